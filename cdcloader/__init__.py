@@ -1,0 +1,41 @@
+"""cdcloader: what AWS DMS writes to S3 goes in, Delta tables come out.
+
+The map of the house; rooms stand in the order in which data passes through them. Modules marked *pure* do
+no I/O, read no clock and log nothing.
+
+    cli.py              the commands: parse, call, print
+    demo/               `cdcloader demo`: plays DMS over a sample database, loads it, proves the result
+    wiring.py           Config -> running objects; the only module that names concrete adapters
+    daemon.py           the schedule, bounded workers, the drain on SIGTERM, isolation of tables
+    loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
+    source/             what DMS wrote; pure as a whole
+      names.py            pure   key -> LOAD or CDC file, position
+      plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing
+      rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
+    lake/               the Delta table
+      log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds
+      load.py                    a full load of any size, in bounded memory
+      locate.py                  keys -> (file, row)
+      strategy.py         pure   what was hit -> the write plan
+      apply.py                   a batch's net changes -> files to add and to remove
+      datafiles.py               writes Parquet in key order, with Delta statistics
+      deletion_vectors.py pure   encode, decode, union
+      quarantine.py              rows that could not be applied
+    state/              where each table stands
+      record.py           pure   the record, its phases and transitions
+      store.py                   the protocol; dynamodb.py, sqlite.py and memory.py keep it
+    web/                /metrics, /livez, /readyz, /status, the page
+    objects.py          lists, reads and writes objects: S3 or a local folder
+    changes/            what the rows mean
+      net.py              pure   rows -> one net change per key
+      schema.py           pure   columns and their Delta types; batch schema against table schema
+    metrics.py          every metric
+    logs.py             every bound log key
+    config/             frozen models; YAML and environment; reports every fault at once
+    errors.py           what happened, where, and what to do
+
+Imports go down this list, never up: cli > demo > wiring > daemon > loader > source | lake | state | web >
+objects > changes > metrics | logs > config > errors. `make check` keeps it so.
+"""
+
+__version__ = "0.1.0"

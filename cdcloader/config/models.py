@@ -1,0 +1,242 @@
+"""The frozen models of the config: every key, its default, and the rules that its value keeps."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import field_validator as checks
+
+from cdcloader.changes.schema import normal_type
+from cdcloader.errors import ConfigError
+
+
+def shown(value: object) -> str:
+    """A value as YAML would have it, short enough for one line."""
+    words = {True: "true", False: "false", None: "null"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _number(value: object) -> object:
+    # YAML's yes and true would else count as 1.
+    if isinstance(value, bool):
+        raise ValueError(f"should be a number, got {shown(value)}")  # noqa: TRY004
+    return value
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+    return names
+
+
+def _key(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names == ():
+        raise ValueError("is empty; write null for an insert-only table")
+    return names
+
+
+def table_name(text: str) -> str:
+    """A folder under raw or lake, without slashes at its ends."""
+    name = text.strip("/")
+    bad = [part for part in name.split("/") if part in ("", ".", "..") or not part.isprintable() or "\\" in part]
+    if bad:
+        raise ValueError(f"{shown(text)} should be schema/table; it may not hold the part {shown(bad[0])}")
+    return name
+
+
+def target_name(text: str) -> str:
+    name = table_name(text)
+    if name.startswith("_") or "_delta_log" in name.split("/"):
+        raise ValueError(f"{shown(text)} is not for tables; names that start with _ are the loader's own, set target")
+    return name
+
+
+def _local(text: str) -> str:
+    """A local folder or file as an absolute path; `file://` URLs and ~ are understood."""
+    if text.startswith("file://"):
+        url = urlsplit(text)
+        if url.netloc not in ("", "localhost"):
+            raise ValueError(f"{shown(text)} should be file:///absolute/path")
+        text = unquote(url.path)
+    if not text or "\0" in text or "://" in text:
+        raise ValueError(f"{shown(text)} should be a local path")
+    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+
+
+def place(text: str) -> str:
+    """Raw or lake: s3://bucket/prefix without a slash at its end, or an absolute local path."""
+    scheme, separator, rest = text.partition("://")
+    if scheme == "s3" and separator:
+        bucket, *parts = rest.rstrip("/").split("/")
+        if not bucket or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"{shown(text)} should be s3://bucket/prefix")
+        return f"s3://{'/'.join((bucket, *parts))}"
+    if not text or (separator and scheme != "file"):
+        raise ValueError(f"{shown(text)} should be s3://bucket/prefix or a local folder")
+    return _local(text)
+
+
+def file_path(text: str) -> str:
+    if text == ":memory:":
+        raise ValueError("a state in memory is {kind: memory}")
+    return _local(text)
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Seconds = Annotated[float, BeforeValidator(_number)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Key = Annotated[Names | None, AfterValidator(_key)]
+Place = Annotated[str, AfterValidator(place)]
+
+
+class Model(BaseModel):
+    """A section of the config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DynamoDBState(Model):
+    """State in DynamoDB; endpoint, region and credentials come from the standard AWS variables."""
+
+    kind: Literal["dynamodb"] = "dynamodb"
+    table: Name = "DMSCDC_Controller"
+
+
+class SQLiteState(Model):
+    """State in a file, for one machine."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    path: Annotated[str, AfterValidator(file_path)]
+
+
+class MemoryState(Model):
+    """State that ends with the process."""
+
+    kind: Literal["memory"] = "memory"
+
+
+State = Annotated[DynamoDBState | SQLiteState | MemoryState, Field(discriminator="kind")]
+
+
+class Http(Model):
+    """Where metrics, health and status are served."""
+
+    host: Name = "0.0.0.0"  # noqa: S104
+    port: Whole = Field(default=9108, ge=0, le=65535)
+
+
+class FullLoad(Model):
+    """When a full load counts as complete, and which changes a reload leaves out."""
+
+    quiet_seconds: Seconds = Field(default=300, ge=0)
+    overlap_seconds: Seconds = Field(default=300, ge=0)
+
+
+class Batch(Model):
+    """How much one batch takes at most."""
+
+    max_files: Whole = Field(default=500, ge=1)
+    max_bytes: Whole = Field(default=1024**3, ge=1)
+
+
+class Csv(Model):
+    """How the CSV files of a table are written."""
+
+    header: Literal["auto", True, False] = "auto"
+    delimiter: str = ","
+    quote: str | None = '"'
+    null_values: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("",)
+    no_supplemental_value: str | None = None
+
+    @checks("header", mode="before")
+    @classmethod
+    def _flag(cls, value: object) -> object:
+        # A substituted variable is always text.
+        return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+    @checks("delimiter", "quote")
+    @classmethod
+    def _one_character(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n\0"):
+            raise ValueError(f'{shown(value)} should be one ASCII character (a tab is "\\t" in double quotes)')
+        if info.field_name == "quote" and value is not None and value == info.data.get("delimiter"):
+            raise ValueError(f"{shown(value)} is the delimiter too")
+        return value
+
+    @checks("no_supplemental_value", mode="before")
+    @classmethod
+    def _no_partial_rows(cls, value: object) -> None:
+        if value is not None:
+            raise ValueError("partial rows are not supported yet; leave it null")
+
+
+class TableDefaults(Model):
+    """What `defaults` may state for every table."""
+
+    primary_key: Key = None
+    partition_by: Names = ()
+    sequence_by: Names = ()
+    columns: dict[Name, Annotated[str, AfterValidator(normal_type)]] = {}
+    csv: Csv = Csv()
+    timestamps: Literal["utc", "naive"] = "utc"
+    timestamp_column: Name | None = None
+    keep_columns: Names = ()
+    write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
+
+    @checks("write_mode")
+    @classmethod
+    def _supported(cls, value: str) -> str:
+        if value == "merge_on_read":
+            raise ValueError("merge_on_read is not supported yet; use auto or copy_on_write")
+        return value
+
+
+class Table(TableDefaults):
+    """One source and the target that it is loaded into."""
+
+    source: Annotated[str, AfterValidator(table_name)]
+    target: Annotated[str, AfterValidator(target_name)] = Field(
+        default_factory=lambda data: data["source"], validate_default=True
+    )
+    primary_key: Key
+
+
+class Config(Model):
+    """The whole config; local paths are absolute."""
+
+    raw: Place
+    lake: Place
+    state: State
+    poll_interval_seconds: Seconds = Field(default=60, gt=0)
+    max_parallel_tables: Whole = Field(default=4, ge=1)
+    memory_budget_mb: Whole = Field(default=2048, ge=1)
+    lease_seconds: Seconds = Field(default=60, gt=0)
+    look_back_seconds: Whole = Field(default=3600, ge=0)
+    http: Http | None = Http()
+    full_load: FullLoad = FullLoad()
+    batch: Batch = Batch()
+    tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+
+    def table(self, source: str) -> Table:
+        """The table with that source; ConfigError when there is none."""
+        for table in self.tables:
+            if table.source == source.strip("/"):
+                return table
+        known = ", ".join(table.source for table in self.tables)
+        raise ConfigError(f"no table has the source {source!r}", where="tables", hint=f"the sources are {known}")
+
+
+class FileConfig(Config):
+    """The config as the file has it."""
+
+    defaults: TableDefaults = TableDefaults()

@@ -1,0 +1,1 @@
+"""One table, one step at a time: gather, decide, apply, record, in crash-safe order (DESIGN section 3)."""

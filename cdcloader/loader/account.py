@@ -1,0 +1,255 @@
+"""What our part of a commitInfo says, and how it brings a state record forward (pure).
+
+The Delta log is the truth about a table. Each commit of ours carries in `commitInfo.cdcloader` all that its
+state record needs, so that a record that is behind, or lost, is made whole by reading the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cdcloader.errors import TableError
+from cdcloader.source.names import position_of_name, position_of_time, time_of_position
+from cdcloader.source.plan import Progress, Replay
+from cdcloader.state.record import NEVER, Phase, Record, first_file
+
+_APP = re.compile(r"cdcloader:(\d+)")
+LEDGER_FILES_MAX = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one commit did: where the table then stands, the raw files applied, and every row of them.
+
+    rows_in = inserted + updated + deleted + noop + superseded + quarantined.
+    """
+
+    generation: int
+    position: int
+    floor: int
+    file: str
+    files: Mapping[str, str]
+    full_load_date: datetime
+    full_load_newest: datetime | None
+    full_load_files: int
+    rows_in: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    noop: int = 0
+    superseded: int = 0
+    quarantined: int = 0
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The rows by kind, as `rows_total` labels them."""
+        return {
+            "insert": self.inserted,
+            "update": self.updated,
+            "delete": self.deleted,
+            "noop": self.noop,
+            "superseded": self.superseded,
+            "quarantined": self.quarantined,
+        }
+
+    def check(self, where: str) -> None:
+        """TableError when a row is not accounted for; nothing is committed then."""
+        if self.rows_in != sum(self.rows.values()):
+            raise TableError(
+                f"{self.rows_in} rows were read but {sum(self.rows.values())} accounted for: {self.rows}",
+                where=where,
+                hint="this is a bug in cdcloader; nothing was committed; please report it with this message",
+            )
+
+
+def application_id(generation: int) -> str:
+    """The appId of the `txn` action."""
+    return f"cdcloader:{generation}"
+
+
+def to_info(account: Account) -> dict[str, Any]:
+    """The JSON form of an account."""
+    newest = account.full_load_newest
+    return {
+        "generation": account.generation,
+        "position": account.position,
+        "floor": account.floor,
+        "file": account.file,
+        "files": dict(account.files),
+        "fullLoad": {
+            "date": account.full_load_date.isoformat(),
+            "newest": newest.isoformat() if newest else None,
+            "files": account.full_load_files,
+        },
+        "rows": {"in": account.rows_in, **account.rows},
+    }
+
+
+def from_info(info: Mapping[str, Any]) -> Account:
+    """An account from its JSON form."""
+    rows, load = info["rows"], info["fullLoad"]
+    return Account(
+        generation=int(info["generation"]),
+        position=int(info["position"]),
+        floor=int(info["floor"]),
+        file=str(info["file"]),
+        files=dict(info["files"]),
+        full_load_date=datetime.fromisoformat(load["date"]),
+        full_load_newest=datetime.fromisoformat(load["newest"]) if load["newest"] else None,
+        full_load_files=int(load["files"]),
+        rows_in=rows["in"],
+        inserted=rows["insert"],
+        updated=rows["update"],
+        deleted=rows["delete"],
+        noop=rows["noop"],
+        superseded=rows["superseded"],
+        quarantined=rows["quarantined"],
+    )
+
+
+def logged_progress(transactions: Mapping[str, int]) -> tuple[int, int] | None:
+    """(generation, position) of our newest generation in a table's transactions; None when we never wrote it."""
+    found = [(int(match[1]), version) for app, version in transactions.items() if (match := _APP.fullmatch(app))]
+    return max(found) if found else None
+
+
+def forward(record: Record, account: Account, *, version: int, look_back_seconds: float, now: datetime) -> Record:
+    """The record after a commit of ours that it does not know yet."""
+    same = account.generation == record.generation
+    ledger = {**(record.ledger if same else {}), **account.files}
+    # Of a generation that we join in the middle, the files before this commit are not known.
+    begins = account.position == account.floor
+    base = (
+        record.ledger_from
+        if same
+        else account.floor
+        if begins
+        else min(positions(account.files), default=account.position)
+    )
+    ledger, ledger_from = trim(ledger, max(account.floor, base), account.position, look_back_seconds)
+    return replace(
+        record.advanced(
+            position=account.position,
+            file=account.file,
+            ledger=ledger,
+            ledger_from=ledger_from,
+            version=version,
+            inserted=account.inserted,
+            updated=account.updated,
+            deleted=account.deleted,
+            quarantined=account.quarantined,
+            now=now,
+        ),
+        generation=account.generation,
+        floor=account.floor,
+        last_full_load_date=account.full_load_date,
+        recorded_full_load_date=account.full_load_date,
+        full_load_newest=account.full_load_newest,
+        full_load_files=account.full_load_files,
+    )
+
+
+def replayed(record: Record, action: Replay, generation: int) -> Record:
+    """A new generation that applies again from a late file on; earlier files stay known as applied."""
+    place = named_position(action.from_position)
+    begun = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
+    return replace(begun, floor=action.floor, ledger=dict(action.ledger), ledger_from=action.ledger_from)
+
+
+def without_ledger(record: Record, generation: int, position: int, *, version: int) -> Record:
+    """The record at a position that is known from the log's `txn` alone: files before it count as applied."""
+    return replace(
+        record.rewound(generation=generation, position=position, file=file_at(record.path, position)),
+        phase=Phase.STREAMING,
+        floor=record.floor if record.generation == generation else 0,
+        recorded_version=version,
+    )
+
+
+def trim(
+    ledger: Mapping[str, str], ledger_from: int, position: int, look_back_seconds: float
+) -> tuple[dict[str, str], int]:
+    """The ledger of the look-back before `position`, and the position from which it is complete."""
+    start = max(ledger_from, position_before(position, look_back_seconds))
+    placed = sorted(zip(positions(ledger), ledger, strict=True))
+    kept = [(at, name) for at, name in placed if at >= start]
+    if len(kept) > LEDGER_FILES_MAX:
+        # A position is kept whole or not at all, so that no file of it looks late.
+        start = kept[-LEDGER_FILES_MAX][0] + 1
+        kept = [(at, name) for at, name in kept if at >= start]
+    return {name: ledger[name] for _, name in kept}, start
+
+
+def position_before(position: int, seconds: float) -> int:
+    """The position of a file that was written so many seconds before another; 0 where the calendar ends."""
+    try:
+        return position_of_time(time_of_position(position) - timedelta(seconds=seconds)) if position else 0
+    except OverflowError:
+        return 0
+
+
+def positions(files: Mapping[str, str]) -> list[int]:
+    """The positions of applied files."""
+    return [position_of_name(name) or 0 for name in files]
+
+
+def file_at(path: str, position: int) -> str:
+    """The LastIncrementalFile that stands for a position at which there is no file."""
+    digits = f"{position:018d}"
+    return f"{path}{digits[:8]}-{digits[8:]}.parquet" if position else first_file(path)
+
+
+def named_position(position: int) -> int:
+    """The highest position at or below this one that a file name can have."""
+    return position_of_time(time_of_position(position)) if position else 0
+
+
+def edited_position(record: Record) -> int | None:
+    """The position that an operator set by hand in LastIncrementalFile; None when it is as we left it."""
+    position = position_of_name(record.last_incremental_file)
+    if position is None:
+        raise TableError(
+            f"LastIncrementalFile is {record.last_incremental_file!r}, which names no CDC file",
+            where=record.path,
+            hint="set it to a file such as YYYYMMDD-HHMMSSmmm.parquet; files after it are applied (0.parquet: all)",
+        )
+    return None if position == record.recorded_position else position
+
+
+def progress_of(record: Record) -> Progress:
+    """Where the table stands, as planning needs it."""
+    never = record.last_full_load_date <= NEVER and record.recorded_full_load_date <= NEVER
+    return Progress(
+        generation=record.generation,
+        position=record.recorded_position,
+        floor=record.floor,
+        ledger=record.ledger,
+        ledger_from=record.ledger_from,
+        full_load_date=None if never else record.last_full_load_date,
+        full_load_newest=record.full_load_newest,
+        full_load_files=record.full_load_files,
+        full_load_date_edited=record.last_full_load_date != record.recorded_full_load_date,
+    )
+
+
+def unclaimed(record: Record) -> Record:
+    """A record that says more than we ever did (an AWS walkthrough wrote it): the table starts from the beginning."""
+    return replace(
+        record,
+        last_full_load_date=NEVER,
+        recorded_full_load_date=NEVER,
+        last_incremental_file=first_file(record.path),
+        recorded_position=0,
+        full_load_newest=None,
+        full_load_files=0,
+        phase=Phase.NEW,
+    )
+
+
+def utc_second(time: datetime) -> datetime:
+    """A time as LastFullLoadDate holds it."""
+    return time.astimezone(UTC).replace(microsecond=0)

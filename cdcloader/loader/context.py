@@ -1,0 +1,180 @@
+"""What every step of one table needs: its config, its places, its limits, and how its raw files are read."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cdcloader.changes.schema import Field, Schema
+from cdcloader.config import Table
+from cdcloader.errors import TableError
+from cdcloader.lake.apply import Target
+from cdcloader.lake.log import DeltaLog
+from cdcloader.lake.quarantine import Quarantine
+from cdcloader.lake.snapshot import Snapshot
+from cdcloader.objects import Objects
+from cdcloader.source.names import RawFile
+from cdcloader.source.plan import Limits
+from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The bounds of a table's work. `piece_bytes` is what a full load holds in memory (uncompressed)."""
+
+    owner: str
+    limits: Limits
+    lease_seconds: float
+    look_back_seconds: float
+    piece_bytes: int
+    chunk_bytes: int
+    file_bytes: int = 128 << 20
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by phase of one step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of a block to the phase `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One table: `raw` and `lake` are the roots, `log` its Delta log, `now` the clock.
+
+    `stopping` tells long work that the process is about to end.
+    """
+
+    table: Table
+    raw: Objects
+    lake: Objects
+    log: DeltaLog
+    settings: Settings
+    now: Callable[[], datetime]
+    stopping: Callable[[], bool] = lambda: False
+
+    @property
+    def path(self) -> str:
+        """The key of the table's state record."""
+        return self.raw.qualified(f"{self.table.source}/")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key columns; () for an insert-only table."""
+        return self.table.primary_key or ()
+
+    @property
+    def now_ms(self) -> int:
+        """The clock in Delta's unit."""
+        return int(self.now().timestamp() * 1000)
+
+    def target(self, schema: Schema) -> Target:
+        """The target with the columns that it will have."""
+        return Target(
+            objects=self.lake,
+            path=self.table.target,
+            schema=schema,
+            key=self.key,
+            partition_by=self.table.partition_by,
+            file_bytes=self.settings.file_bytes,
+            now_ms=self.now_ms,
+        )
+
+    def row_format(self, known: Schema) -> RowFormat:
+        """How the raw files are read, given the columns whose types are fixed."""
+        csv = self.table.csv
+        return RowFormat(
+            primary_key=self.table.primary_key,
+            known=known,
+            csv=CsvFormat(
+                header=None if csv.header == "auto" else csv.header,
+                delimiter=csv.delimiter,
+                quote=csv.quote,
+                null_values=tuple(csv.null_values),
+            ),
+            timestamps=self.table.timestamps,
+            timestamp_column=self.table.timestamp_column,
+            sequence_by=self.table.sequence_by,
+            keep_columns=self.table.keep_columns,
+        )
+
+    def inputs(self, files: Sequence[RawFile]) -> list[FileInput]:
+        """The raw files as their reader takes them, in the given order."""
+        return [
+            FileInput(
+                ordinal=ordinal,
+                name=self.raw.path_of(file.key),
+                kind=str(file.kind),
+                format=file.format,
+                gzip=file.gzip,
+                size=file.size,
+                open=functools.partial(self.raw.open_reader, file.key),
+            )
+            for ordinal, file in enumerate(files)
+        ]
+
+    def quarantine(self, files: Sequence[RawFile]) -> Quarantine:
+        """Where the rejected rows of these files go."""
+        etags = {self.raw.path_of(file.key): file.etag for file in files}
+        return Quarantine(self.lake, self.table.target, etags)
+
+
+def overlay(schema: Schema, table: Table) -> Schema:
+    """The table's columns with the types that the config gives, and the config's further columns behind them."""
+    names = {column.name for column in schema}
+    fixed = [Field(c.name, table.columns.get(c.name, c.type), c.nullable, c.metadata) for c in schema]
+    return (*fixed, *(Field(name, kind) for name, kind in table.columns.items() if name not in names))
+
+
+def check_columns(table: Table, schema: Schema, where: str) -> None:
+    """TableError when the config names key or partition columns that the table does not have."""
+    names = {column.name for column in schema}
+    for label, wanted in (("primary_key", table.primary_key or ()), ("partition_by", table.partition_by)):
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise TableError(
+                f"{label} names {', '.join(map(repr, missing))}; the columns are {', '.join(sorted(names))}",
+                where=where,
+                hint=f"correct {label} in the config (names are case-sensitive)",
+            )
+    if set(table.partition_by) == names:
+        raise TableError("partition_by names every column", where=where, hint="a data file needs a column of its own")
+
+
+def check_same_layout(context: Context, snapshot: Snapshot) -> None:
+    """TableError when key or partitions of the config are not those that the target was built with."""
+    table = context.table
+    if tuple(snapshot.partition_columns) != tuple(table.partition_by):
+        raise TableError(
+            f"partition_by is {[*table.partition_by]}, the target is partitioned by {[*snapshot.partition_columns]}",
+            where=context.log.where,
+            hint="restore partition_by, or reload the table: set LastFullLoadDate to 1900-01-01 00:00:00",
+        )
+    built = snapshot.configuration.get(KEY_PROPERTY)
+    if built is not None and built != key_property(table):
+        raise TableError(
+            f"primary_key is {key_property(table)}, the target was built with {built}",
+            where=context.log.where,
+            hint="restore primary_key, or reload the table: set LastFullLoadDate to 1900-01-01 00:00:00",
+        )
+
+
+KEY_PROPERTY = "cdcloader.primaryKey"
+
+
+def key_property(table: Table) -> str:
+    """The primary key as the target's properties remember it."""
+    return ",".join(table.primary_key) if table.primary_key else "null"

@@ -1,0 +1,155 @@
+"""A LOAD set -> one commit that replaces the table: readers see the old rows or the new, never half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cdcloader.changes.schema import Field, Schema
+from cdcloader.errors import CommitConflict
+from cdcloader.lake.apply import Applied
+from cdcloader.lake.load import FullLoad as LoadFiles
+from cdcloader.lake.snapshot import Snapshot, check_supported
+from cdcloader.loader.account import Account, file_at, logged_progress, named_position, utc_second
+from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
+from cdcloader.loader.incremental import Committed
+from cdcloader.loader.publish import commit
+from cdcloader.source.plan import FullLoad
+from cdcloader.source.rows import Chunk, describe, read
+
+_COMMIT_TRIES_MAX = 5
+
+
+class _TooNarrow(Exception):
+    """An inferred type does not hold all values; the load begins again with wider ones."""
+
+    def __init__(self, wider: dict[str, str]) -> None:
+        super().__init__(f"wider types are needed: {wider}")
+        self.wider = wider
+
+
+def load(
+    context: Context, base: Snapshot | None, plan: FullLoad, generation: int, keep_alive: Callable[[], None]
+) -> Committed:
+    """Load the set and publish it as `generation`; `keep_alive` is called between chunks."""
+    if base is not None:
+        check_supported(base, where=context.log.where)
+    schema, inferred = _schema(context, base, plan)
+    while True:
+        watch = Stopwatch()
+        try:
+            files, account = _write(context, plan, schema, inferred, generation, watch, keep_alive)
+            break
+        except _TooNarrow as narrow:
+            schema = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in schema)
+    try:
+        with watch.phase("commit"):
+            return _publish(context, plan, schema, files, account, watch)
+    except CommitConflict:
+        # Only now is it certain that no version names these files; after a lost answer one may.
+        files.discard()
+        raise
+
+
+def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
+    """The set's columns, and those whose types were guessed. CSV keeps the types that the table has already."""
+    csv = any(file.format == "csv" for file in plan.files)
+    pinned = base.schema(context.log.where) if base and csv else ()
+    known = overlay(pinned, context.table)
+    schema = describe(context.inputs(plan.files), context.row_format(known))
+    if not schema:
+        schema = known
+    check_columns(context.table, schema, context.raw.path_of(context.table.source))
+    names = {column.name for column in known}
+    guessed = frozenset(column.name for column in schema if column.name not in names) if csv else frozenset()
+    # A column that is guessed may hold NULL in every sample; the table's own order and nullability do not matter.
+    return tuple(Field(c.name, c.type) for c in schema), guessed
+
+
+def _write(
+    context: Context,
+    plan: FullLoad,
+    schema: Schema,
+    inferred: frozenset[str],
+    generation: int,
+    watch: Stopwatch,
+    keep_alive: Callable[[], None],
+) -> tuple[LoadFiles, Account]:
+    files = LoadFiles(context.target(schema), context.settings.piece_bytes)
+    quarantine = context.quarantine(plan.files)
+    fmt = context.row_format(schema)
+    rows_in = 0
+    try:
+        for file in context.inputs(plan.files):
+            chunks = read(file, fmt, schema, inferred=inferred, chunk_bytes=context.settings.chunk_bytes)
+            while True:
+                with watch.phase("read"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                _refuse_misfits(chunk)
+                rows_in += chunk.rows_in
+                quarantine.add(file.name, chunk.rejects)
+                with watch.phase("write"):
+                    files.add(chunk.rows)
+                keep_alive()
+        with watch.phase("write"):
+            files.finish()
+            quarantine.flush()
+    except BaseException:
+        files.discard()
+        raise
+    account = _account(context, plan, generation, rows_in, files, quarantine.rows)
+    return files, account
+
+
+def _refuse_misfits(chunk: Chunk) -> None:
+    if chunk.misfits:
+        raise _TooNarrow(dict(chunk.misfits))
+
+
+def _account(
+    context: Context, plan: FullLoad, generation: int, rows_in: int, files: LoadFiles, quarantined: int
+) -> Account:
+    floor = named_position(plan.floor)
+    return Account(
+        generation=generation,
+        position=floor,
+        floor=floor,
+        file=file_at(context.path, floor),
+        files={},
+        full_load_date=utc_second(plan.first_modified),
+        full_load_newest=plan.newest,
+        full_load_files=plan.files_in_window,
+        rows_in=rows_in,
+        inserted=files.rows,
+        superseded=files.superseded,
+        quarantined=quarantined,
+    )
+
+
+def _publish(
+    context: Context, plan: FullLoad, schema: Schema, files: LoadFiles, account: Account, watch: Stopwatch
+) -> Committed:
+    """Replace whatever the newest version holds; a full load depends on no earlier version."""
+    for _ in range(_COMMIT_TRIES_MAX):
+        base = context.log.snapshot()
+        logged = logged_progress(base.transactions) if base else None
+        if logged is not None and logged[0] >= account.generation:
+            raise CommitConflict(
+                f"generation {account.generation} was loaded by another loader", where=context.log.where
+            )
+        removes = list(base.files.values()) if base else []
+        try:
+            snapshot = commit(
+                context, base, account, schema=schema, adds=files.files, removes=removes, operation="WRITE"
+            )
+        except CommitConflict:
+            continue
+        applied = Applied(adds=list(files.files), inserted=account.inserted, strategy="full_load")
+        return Committed(account, snapshot, applied, watch.seconds, files=plan.files, newest_time=None)
+    raise CommitConflict(
+        f"other writers took the version {_COMMIT_TRIES_MAX} times in a row",
+        where=context.log.where,
+        hint="stop other writers of this table while it is loaded",
+    )

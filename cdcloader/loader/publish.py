@@ -1,0 +1,90 @@
+"""The actions of a commit: what a version adds and removes, and the account that it carries."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+from cdcloader import __version__
+from cdcloader.changes.schema import Schema, to_json
+from cdcloader.lake.log import INFO
+from cdcloader.lake.snapshot import Action, DataFile, Snapshot
+from cdcloader.loader.account import Account, application_id, to_info
+from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
+
+_TIMESTAMP_NTZ = "timestampNtz"
+
+
+def commit(
+    context: Context,
+    base: Snapshot | None,
+    account: Account,
+    *,
+    schema: Schema,
+    adds: Iterable[DataFile],
+    removes: Iterable[DataFile],
+    operation: str,
+) -> Snapshot:
+    """Commit one version; CommitConflict when another writer was first. The account must be whole."""
+    account.check(context.log.where)
+    now_ms = context.now_ms
+    actions = [
+        *_table_actions(context, base, schema, now_ms),
+        *(file.remove(now_ms) for file in removes),
+        *(file.add() for file in adds),
+        {
+            "txn": {
+                "appId": application_id(account.generation),
+                "version": account.position,
+                "lastUpdated": now_ms,
+            }
+        },
+    ]
+    info: Action = {
+        "timestamp": now_ms,
+        "operation": operation,
+        "operationParameters": {"mode": "Overwrite"} if operation == "WRITE" else {},
+        "operationMetrics": {f"num_{kind}": str(count) for kind, count in account.rows.items()},
+        "engineInfo": f"cdcloader/{__version__}",
+        INFO: to_info(account),
+    }
+    return context.log.commit(base, actions, info)
+
+
+def _table_actions(context: Context, base: Snapshot | None, schema: Schema, now_ms: int) -> list[Action]:
+    """Protocol and metadata, where they are new or change."""
+    naive = any(column.type == "timestamp_ntz" for column in schema)
+    actions: list[Action] = []
+    protocol = _protocol(base.protocol if base else None, naive=naive)
+    if base is None or protocol != base.protocol:
+        actions.append({"protocol": protocol})
+    partition_by = list(context.table.partition_by)
+    properties = {**(base.configuration if base else {}), KEY_PROPERTY: key_property(context.table)}
+    metadata: Action = {
+        "id": base.metadata["id"] if base else str(uuid.uuid4()),
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": to_json(schema),
+        "partitionColumns": partition_by,
+        "configuration": properties,
+        "createdTime": base.metadata.get("createdTime", now_ms) if base else now_ms,
+    }
+    same = base is not None and all(
+        base.metadata.get(name) == metadata[name] for name in ("partitionColumns", "configuration")
+    )
+    if base is None or not same or base.schema(context.log.where) != schema:
+        names = ("name", "description")
+        actions.append(
+            {"metaData": {**{n: base.metadata[n] for n in names if base and n in base.metadata}, **metadata}}
+        )
+    return actions
+
+
+def _protocol(old: Action | None, *, naive: bool) -> Action:
+    """The lowest protocol that the table needs, never lower than it had."""
+    protocol = old or {"minReaderVersion": 1, "minWriterVersion": 2}
+    if not naive or _TIMESTAMP_NTZ in (protocol.get("writerFeatures") or ()):
+        return protocol
+    legacy = ["appendOnly", "invariants"]
+    readers = [*(protocol.get("readerFeatures") or ()), _TIMESTAMP_NTZ]
+    writers = [*(protocol.get("writerFeatures") or legacy), _TIMESTAMP_NTZ]
+    return {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": readers, "writerFeatures": writers}

@@ -1,0 +1,176 @@
+"""What a table's steps tell the world: metrics, and one wide log line per unit of work; never row values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from cdcloader.errors import CdcloaderError
+from cdcloader.lake.snapshot import Snapshot
+from cdcloader.loader.incremental import Committed
+from cdcloader.metrics import Metrics
+from cdcloader.source.plan import FullLoad, Plan
+from cdcloader.state.record import Phase, Record
+
+_SMALL_SHARE = 8
+_NAMED_FILES_MAX = 5
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Reports one table. `on_batch` is called after each commit; `file_bytes` is the size that files aim at."""
+
+    table: str
+    metrics: Metrics
+    now: Callable[[], datetime]
+    file_bytes: int
+    on_batch: Callable[[str, Committed], None] | None = None
+    record: Record | None = None
+    plan: Plan | None = None
+    _strange: frozenset[str] = field(default_factory=frozenset)
+
+    def phase(self, phase: Phase) -> None:
+        """The table is in this phase now."""
+        self.metrics.phase(self.table, str(phase))
+
+    def lease(self, *, held: bool) -> None:
+        """Whether we hold the table's lease."""
+        self.metrics.lease(self.table, held=held)
+
+    def backlog(self, plan: Plan) -> None:
+        """What a look at the source has found."""
+        self.plan = plan
+        self.metrics.backlog(
+            self.table, files=plan.backlog_files, bytes=plan.backlog_bytes, oldest=plan.oldest_unapplied
+        )
+
+    def idle(self, record: Record) -> None:
+        """Nothing to do."""
+        self.record = record
+        self.phase(record.phase)
+        self.metrics.failures(self.table, record.consecutive_failures)
+
+    def strange_files(self, keys: Sequence[str]) -> None:
+        """Name, once, the objects beside the table's files that DMS does not write."""
+        new = frozenset(keys) - self._strange
+        self._strange |= new
+        if new:
+            structlog.get_logger().warning(
+                "files that are not DMS files are left out",
+                table=self.table,
+                count=len(new),
+                files=sorted(new)[:_NAMED_FILES_MAX],
+            )
+
+    def full_load(self, plan: FullLoad) -> None:
+        """A full load begins."""
+        structlog.get_logger().info(
+            "full load begins",
+            table=self.table,
+            files=len(plan.files),
+            bytes=sum(file.size for file in plan.files),
+            reason=plan.reason,
+            skipped_files=[file.name for file in plan.leftovers][:_NAMED_FILES_MAX],
+        )
+
+    def rewound(self, record: Record, reason: str) -> None:
+        """A new generation begins."""
+        structlog.get_logger().warning(
+            "rewound: files after the watermark are applied again",
+            table=self.table,
+            reason=reason,
+            generation=record.generation,
+            watermark=record.last_incremental_file,
+        )
+
+    def forwarded(self, record: Record) -> None:
+        """The record was behind the log: an earlier run ended between commit and record."""
+        structlog.get_logger().info(
+            "state record brought forward from the Delta log",
+            table=self.table,
+            generation=record.generation,
+            watermark=record.last_incremental_file,
+            version=record.recorded_version,
+        )
+
+    def committed(self, record: Record, done: Committed) -> None:
+        """A batch or a full load is in the target."""
+        self.record = record
+        now = self.now()
+        account, kinds = done.account, Counter(str(file.kind) for file in done.files)
+        self.metrics.batch_applied(
+            self.table,
+            strategy=done.applied.strategy,
+            rows=account.rows,
+            seconds_by_phase=done.seconds,
+            files_by_kind=kinds,
+            latencies=[max(0.0, (now - file.last_modified).total_seconds()) for file in done.files],
+            rewritten_bytes=done.applied.rewritten_bytes,
+        )
+        self.phase(record.phase)
+        self.metrics.failures(self.table, 0)
+        self.metrics.last_commit(self.table, now)
+        if done.newest_time is not None:
+            self.metrics.freshness(self.table, done.newest_time)
+        self._target(done.snapshot)
+        self._batch_line(record, done, kinds)
+        if self.on_batch:
+            self.on_batch(self.table, done)
+
+    def conflict(self, error: CdcloaderError) -> None:
+        """Somebody else was faster; the work is planned again."""
+        self.metrics.commit_conflict(self.table)
+        structlog.get_logger().info("conflict: planning again", table=self.table, reason=str(error))
+
+    def failed(self, record: Record, error: CdcloaderError) -> None:
+        """The table is stopped or will be tried again."""
+        self.record = record
+        self.phase(record.phase)
+        self.metrics.failures(self.table, record.consecutive_failures)
+        self.metrics.batch_failed(self.table)
+        log = structlog.get_logger()
+        write = log.error if record.phase is Phase.BLOCKED else log.warning
+        write(
+            "table is blocked" if record.phase is Phase.BLOCKED else "table will be tried again",
+            table=self.table,
+            error=error.what,
+            where=error.where,
+            hint=error.hint,
+            attempt=record.consecutive_failures,
+        )
+
+    def _target(self, snapshot: Snapshot) -> None:
+        files = list(snapshot.files.values())
+        dead = sum(file.vector.cardinality for file in files if file.vector)
+        rows = sum(int(file.statistics().get("numRecords", 0)) for file in files) if dead else 0
+        self.metrics.table_state(
+            self.table,
+            files=len(files),
+            small_files=sum(file.size < self.file_bytes // _SMALL_SHARE for file in files),
+            bytes=sum(file.size for file in files),
+            deleted_rows_ratio=dead / rows if rows else 0.0,
+            version=snapshot.version,
+        )
+
+    def _batch_line(self, record: Record, done: Committed, kinds: Counter[str]) -> None:
+        account = done.account
+        structlog.get_logger().info(
+            "batch applied" if kinds.get("cdc") else "full load applied",
+            table=self.table,
+            files=len(done.files),
+            first_file=done.files[0].name,
+            last_file=done.files[-1].name,
+            bytes=sum(file.size for file in done.files),
+            rows_in=account.rows_in,
+            **{f"rows_{kind}": count for kind, count in account.rows.items()},
+            **{f"seconds_{phase}": round(seconds, 3) for phase, seconds in done.seconds.items()},
+            strategy=done.applied.strategy,
+            rewritten_bytes=done.applied.rewritten_bytes,
+            version=done.snapshot.version,
+            generation=account.generation,
+            watermark=record.last_incremental_file,
+        )

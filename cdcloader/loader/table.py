@@ -1,0 +1,380 @@
+"""One table: where it stands, what its source holds, and the next step, carried out in crash-safe order.
+
+A kill at any point is repaired by taking the next step: there is no resume code, only reading again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from cdcloader.errors import CdcloaderError, StateConflict, Stopped, TableError
+from cdcloader.lake.snapshot import Snapshot
+from cdcloader.loader.account import (
+    Account,
+    edited_position,
+    file_at,
+    forward,
+    from_info,
+    logged_progress,
+    named_position,
+    progress_of,
+    replayed,
+    trim,
+    unclaimed,
+    without_ledger,
+)
+from cdcloader.loader.context import Context
+from cdcloader.loader.full_load import load
+from cdcloader.loader.incremental import Committed, apply_batch
+from cdcloader.loader.lease import Lease
+from cdcloader.loader.report import Reporter
+from cdcloader.loader.status import status_of
+from cdcloader.source import names
+from cdcloader.source.names import RawFile
+from cdcloader.source.plan import (
+    AppendLate,
+    Batch,
+    Blocked,
+    FullLoad,
+    Plan,
+    Replay,
+    Wait,
+    list_from,
+    make_plan,
+    needs_full_listing,
+)
+from cdcloader.state.record import Phase, Record, new_record
+from cdcloader.state.store import StateStore
+
+INFOS_MAX = 1_000
+
+
+class Outcome(StrEnum):
+    """How a step ended; DONE asks for the next step, WAITING is for the end of a full load, LEASED to another."""
+
+    DONE = "done"
+    IDLE = "idle"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    LEASED = "leased"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step came to; `until` is when a wait for the end of a full load ends, `reason` is for people."""
+
+    outcome: Outcome
+    reason: str = ""
+    until: datetime | None = None
+    committed: Committed | None = None
+
+
+class TableLoader:
+    """Steps one table; not to be used by two threads at once.
+
+    `is_gone` tells of a lease owner whether it certainly no longer runs. `quarantined` counts the rows that this
+    process has quarantined.
+    """
+
+    def __init__(self, context: Context, store: StateStore, reporter: Reporter, is_gone: Callable[[str], bool]) -> None:
+        self.context = context
+        self._store = store
+        self._report = reporter
+        self._lease = Lease(store, context.settings.owner, context.settings.lease_seconds, is_gone)
+        self.quarantined = 0
+
+    @property
+    def source(self) -> str:
+        """The table's name for people, logs and metrics."""
+        return self.context.table.source
+
+    def step(self) -> Step:
+        """Take the next step. Raises what stands in its way; nothing is half done then."""
+        record = self._report.record = self._record()
+        if not record.active:
+            self._look(record)
+            self._report.phase(Phase.PAUSED)
+            return Step(Outcome.PAUSED, "ActiveFlag is false")
+        if (edited := edited_position(record)) is not None and record.recorded_version is not None:
+            self._rewind(record, edited, "an operator changed LastIncrementalFile")
+            return Step(Outcome.DONE, "rewound")
+        plan = self._look(record)
+        match plan.action:
+            case Wait() as wait:
+                self._report.phase(Phase.FULL_LOAD)
+                return Step(Outcome.WAITING, wait.reason, wait.until)
+            case FullLoad() | Batch() | Replay() | AppendLate() | Blocked():
+                return self._work(record, plan)
+            case _:
+                if record.phase in (Phase.BLOCKED, Phase.RETRYING):
+                    record = self._update(record, _healed(record, self.context.now()))
+                self._report.idle(record)
+                return Step(Outcome.IDLE)
+
+    def status(self, *, look: bool) -> dict[str, Any]:
+        """The table's line in `status`, read-only; `look` lists the source, else the last look is told."""
+        context, record, plan, error = self.context, self._report.record, self._report.plan, None
+        if look:
+            try:
+                record = self._store.get(context.path)
+                plan = self._look(record or self._first_record())
+            except CdcloaderError as trouble:
+                error = str(trouble)
+        return status_of(self.source, context.table.target, record, plan, context.now(), error=error)
+
+    def conflict(self, error: CdcloaderError) -> None:
+        """Somebody else changed the table or its record between our look and our write."""
+        self._report.conflict(error)
+
+    def failed(self, error: CdcloaderError, phase: Phase) -> int:
+        """Write down what stopped the table, where operators look first; returns the failures in a row."""
+        record = self._store.get(self.context.path)
+        if record is None:
+            return 1
+        marked = record.failed(
+            phase=phase, error=error.what, file=error.where or None, hint=error.hint or None, now=self.context.now()
+        )
+        self._report.failed(marked, error)
+        return self._store.update(record, marked).consecutive_failures
+
+    def release(self) -> None:
+        """Let go of the lease, if it is still ours."""
+        if self._lease.held:
+            self._lease.release(self._store.get(self.context.path))
+            self._report.lease(held=False)
+
+    def _keep_going(self) -> None:
+        """Called between the chunks of long work: stop if the process ends, renew the lease if it is due."""
+        if self.context.stopping():
+            raise Stopped("the process ends; the full load begins again at the next start", where=self.source)
+        self._lease.renew(self.context.path, self.context.now())
+
+    def _record(self) -> Record:
+        """The state record; made when there is none."""
+        context = self.context
+        record = self._store.get(context.path)
+        if record is not None:
+            if record.recorded_version is None and record.updated_at is None:
+                # The walkthrough wrote it, about a table that is not ours: ours begins with its full load.
+                return self._update(record, replace(unclaimed(record), updated_at=context.now()))
+            return record
+        record = self._first_record()
+        try:
+            self._store.create(record)
+        except StateConflict:
+            return self._record()
+        return record
+
+    def _first_record(self) -> Record:
+        context = self.context
+        s3 = context.raw.location.startswith("s3://")
+        bucket, _, below = context.path.partition("/") if s3 else ("", "", context.path)
+        folder = f"{context.table.source.rpartition('/')[2]}/"
+        record = new_record(
+            context.path,
+            bucket,
+            below.removesuffix(folder),
+            folder,
+            context.table.primary_key,
+            context.table.partition_by,
+            context.lake.path_of(context.table.target),
+        )
+        return replace(record, updated_at=context.now())
+
+    def _look(self, record: Record) -> Plan:
+        """List the source and plan; the metrics of the backlog are true after this, whatever happens then."""
+        context, progress = self.context, progress_of(record)
+        files = self._list(list_from(progress))
+        if needs_full_listing(files, progress):
+            files = self._list(0)
+        if not files and record.recorded_version is None:
+            raise TableError(
+                "there are no files of this source",
+                where=context.raw.path_of(context.table.source),
+                hint="check `raw` and `source`; DMS makes the folder when it writes the table's first row",
+            )
+        plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+        self._report.backlog(plan)
+        return plan
+
+    def _list(self, position: int) -> list[RawFile]:
+        prefix = f"{self.context.table.source}/"
+        start = names.name_before(position)
+        found = self.context.raw.list(prefix, start_after=f"{prefix}{start}" if start else "")
+        files, strange = [], []
+        for item in found:
+            file = names.parse(item.key, item.size, item.etag, item.last_modified)
+            if file is None:
+                strange.append(item.key)
+            else:
+                files.append(file)
+        self._report.strange_files(strange)
+        return files
+
+    def _work(self, seen: Record, plan: Plan) -> Step:
+        """Carry out a plan under the lease, on the log as it is now."""
+        record = self._lease.take(self._store.get(seen.path), self.context.now())
+        if record is None:
+            return Step(Outcome.LEASED, "another loader holds the lease")
+        self._report.lease(held=True)
+        if not _same_place(record, seen):
+            return Step(Outcome.DONE, "the state record changed; planning again")
+        base = self.context.log.snapshot()
+        known = self._brought_forward(record, base)
+        if known is not record:
+            self._update(record, known)
+            self._report.forwarded(known)
+            return Step(Outcome.DONE, "the record was behind the Delta log")
+        return self._carry_out(record, base, plan)
+
+    def _carry_out(self, record: Record, base: Snapshot | None, plan: Plan) -> Step:
+        match plan.action:
+            case FullLoad() as action:
+                return self._full_load(record, base, action)
+            case Batch(files=files):
+                return self._apply(record, base, files, late=False)
+            case AppendLate(files=files):
+                return self._apply(record, base, files, late=True)
+            case Replay() as action:
+                self._replay(record, base, action)
+                return Step(Outcome.DONE, "rewound")
+            case Blocked() as action:
+                where = self.context.raw.path_of(action.file.key)
+                raise TableError(action.reason, where=where, hint=action.hint)
+        raise AssertionError(f"no work for {plan.action}")
+
+    def _full_load(self, record: Record, base: Snapshot | None, action: FullLoad) -> Step:
+        self._report.phase(Phase.FULL_LOAD)
+        self._report.full_load(action)
+        committed = load(self.context, base, action, _next_generation(record, base), self._keep_going)
+        return self._finish(record, committed)
+
+    def _apply(self, record: Record, base: Snapshot | None, files: Sequence[RawFile], *, late: bool) -> Step:
+        committed = apply_batch(self.context, base, record, files, late=late)
+        return self._finish(record, committed) if committed else self._skip_empty(record, files)
+
+    def _skip_empty(self, record: Record, files: Sequence[RawFile]) -> Step:
+        """Files without a byte cannot make a table, but they are done with."""
+        last = max(files, key=lambda file: file.sort_key)
+        ledger, ledger_from = trim(
+            {**record.ledger, **{file.name: file.etag for file in files}},
+            record.ledger_from,
+            last.position,
+            self.context.settings.look_back_seconds,
+        )
+        moved = record.advanced(
+            position=last.position,
+            file=f"{record.path}{last.name}",
+            ledger=ledger,
+            ledger_from=ledger_from,
+            version=None,
+            inserted=0,
+            updated=0,
+            deleted=0,
+            quarantined=0,
+            now=self.context.now(),
+        )
+        self._update(record, moved)
+        return Step(Outcome.DONE, "empty files")
+
+    def _finish(self, record: Record, committed: Committed) -> Step:
+        """The commit stands; now the record, then metrics and the log line."""
+        moved = self._forwarded(record, committed.account, committed.snapshot.version)
+        self._update(record, moved)
+        self.quarantined += committed.account.quarantined
+        self._report.committed(moved, committed)
+        return Step(Outcome.DONE, committed.applied.strategy, committed=committed)
+
+    def _replay(self, record: Record, base: Snapshot | None, action: Replay) -> None:
+        """Apply again from the late or replaced file on; what came before it stays known as applied."""
+        begun = replayed(record, action, _next_generation(record, base))
+        self._update(record, begun)
+        self._report.rewound(begun, action.reason)
+
+    def _rewind(self, record: Record, position: int, reason: str) -> None:
+        generation = _next_generation(record, self.context.log.snapshot())
+        place = named_position(position)
+        rewound = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
+        self._update(record, rewound)
+        self._report.rewound(rewound, reason)
+
+    def _brought_forward(self, record: Record, base: Snapshot | None) -> Record:
+        """The record after every commit of ours that it has missed; the same object when there is none.
+
+        TableError when table and record cannot belong together.
+        """
+        where = self.context.log.where
+        if base is None:
+            if record.recorded_version is None:
+                return record
+            raise TableError(
+                f"the target is gone; the state record says that version {record.recorded_version} was written",
+                where=where,
+                hint="restore it, or load it anew: delete the table's state record",
+            )
+        if record.recorded_version is not None and base.version < record.recorded_version:
+            raise TableError(
+                f"the target is at version {base.version}, the state record at {record.recorded_version}",
+                where=where,
+                hint="the target was restored or made anew behind our back: delete its state record to load it again",
+            )
+        logged = logged_progress(base.transactions)
+        if logged is None:
+            raise TableError(
+                "the target exists and was not written by cdcloader",
+                where=where,
+                hint="give the source another `target`, or delete the table if it may be replaced",
+            )
+        first = record.recorded_version + 1 if record.recorded_version is not None else 0
+        infos = self.context.log.infos(max(first, base.version - INFOS_MAX + 1), base.version)
+        for version, info in infos:
+            account = from_info(info)
+            if account.generation >= record.generation:
+                record = self._forwarded(record, account, version)
+        if logged > (record.generation, record.recorded_position):
+            # The commits in between are cleaned away: the position is known, the ledger before it is not.
+            record = without_ledger(record, *logged, version=base.version)
+        return record
+
+    def _forwarded(self, record: Record, account: Account, version: int) -> Record:
+        moved = forward(
+            record,
+            account,
+            version=version,
+            look_back_seconds=self.context.settings.look_back_seconds,
+            now=self.context.now(),
+        )
+        table = self.context.table
+        return replace(moved, primary_key=table.primary_key, partition_key=table.partition_by)
+
+    def _update(self, old: Record, new: Record) -> Record:
+        return self._store.update(old, new)
+
+
+def _next_generation(record: Record, base: Snapshot | None) -> int:
+    """A generation that neither the record nor the log has seen."""
+    logged = logged_progress(base.transactions) if base else None
+    return max(record.generation, logged[0] if logged else 0) + 1
+
+
+def _same_place(record: Record, seen: Record) -> bool:
+    """Whether a plan that was made for `seen` holds for `record`."""
+    return progress_of(record) == progress_of(seen) and record.active == seen.active
+
+
+def _healed(record: Record, now: datetime) -> Record:
+    """A table that has nothing left to do has no trouble either."""
+    loaded = record.recorded_version is not None
+    return replace(
+        record,
+        phase=Phase.STREAMING if loaded else Phase.NEW,
+        last_error=None,
+        last_error_file=None,
+        last_error_hint=None,
+        consecutive_failures=0,
+        updated_at=now.astimezone(UTC),
+    )

@@ -1,0 +1,152 @@
+"""Which columns a CSV file has: from its header, or from the table's columns and the width of its rows (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdcloader.errors import TableError
+from cdcloader.source.csv_records import BYTE_ORDER_MARK, first_record, head_records
+from cdcloader.source.row_format import (
+    TIMESTAMP_NAMES,
+    TIMESTAMP_TEXT,
+    Columns,
+    FileInput,
+    RowFormat,
+    columns_of,
+    configured_time_place,
+    resolve,
+    usual_time_places,
+)
+
+_IDENTIFIER = re.compile(r"[^\W\d][\w$# ]*")
+_LETTERS = ("I", "U", "D")
+_HEADER_ROWS = 16
+_HEAD_ROWS = 200
+WIDTH_HINT = "set the table's `columns` to those that the file has, or correct csv.header or csv.delimiter"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns, and how many bytes of text stand before the first row (byte order mark, header)."""
+
+    columns: Columns
+    start: int
+
+
+def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *, whole: bool) -> Layout | None:
+    """The layout of the file that starts with `head` (`whole`: and ends with it); None if it has no record.
+
+    `names` are the table's columns as far as they are known: the file's may differ in case.
+    """
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise TableError("the file is UTF-16", where=file.name, hint="cdcloader reads UTF-8, which DMS writes")
+    mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
+    text = head[mark:]
+    records = head_records(text, fmt.csv, _HEADER_ROWS, whole=whole)
+    written = [record for record in records if record not in ([], [""])]
+    broken_start = next((record == [] for record in records if record != [""]), False)
+    if broken_start and (fmt.csv.header or not written):
+        raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
+    if not written:
+        # Empty lines are NULLs in a table with one column, and nothing in any other.
+        is_data = bool(records) and fmt.csv.header is not True and len(_known_names(fmt)[2]) == 1
+        return Layout(_unnamed(records, file, fmt), mark) if is_data else None
+    header = fmt.csv.header
+    if header is None:
+        header = not broken_start and _is_header(written[0], fmt)
+    if header:
+        blank = len(text) - len(text.lstrip(b"\r\n"))
+        end = blank + (first_record(text[blank:], fmt.csv) or len(text))
+        return Layout(_named(written, file, fmt, names), mark + end)
+    more = head_records(text, fmt.csv, _HEAD_ROWS, whole=whole)
+    return Layout(_unnamed([record for record in more if record not in ([], [""])], file, fmt), mark)
+
+
+def _is_header(fields: Sequence[str], fmt: RowFormat) -> bool:
+    """Whether the first record names the columns and is not a row."""
+    if len({field.lower() for field in fields}) < len(fields) and not _is_op(fields[0]):
+        return False
+    names = {field.lower() for field in fields}
+    if fmt.primary_key and {name.lower() for name in fmt.primary_key} <= names:
+        return True
+    known = {field.name.lower() for field in fmt.known}
+    if known:
+        return 2 * len(known & names) > len(names) or _is_op(fields[0])
+    return all(_IDENTIFIER.fullmatch(field) and field not in _LETTERS for field in fields)
+
+
+def _is_op(name: str) -> bool:
+    return name.strip().lower() == "op"
+
+
+def _named(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat, table_names: Sequence[str]) -> Columns:
+    header, rows = records[0], records[1:]
+    if any(not name for name in header):
+        raise TableError("a column without a name in the header", where=file.name, hint=WIDTH_HINT)
+    names = resolve(header, table_names)
+    op = 0 if _is_op(header[0]) else None
+    if fmt.timestamp_column is not None:
+        time = configured_time_place(names, fmt.timestamp_column)
+    else:
+        of_the_source = set(table_names) - set(fmt.keep_columns)
+        candidates = [place for place in usual_time_places(names) if place != op and names[place] not in of_the_source]
+        time = next((place for place in candidates if _are_times(rows, place, len(names), fmt)), None)
+    return columns_of(names, op, time, file, fmt)
+
+
+def _are_times(rows: Sequence[Sequence[str]], place: int, width: int, fmt: RowFormat) -> bool:
+    return all(_is_time(row[place], fmt) for row in rows if len(row) == width)
+
+
+def _is_time(value: str, fmt: RowFormat) -> bool:
+    return value in fmt.csv.null_values or re.match(TIMESTAMP_TEXT, value) is not None
+
+
+def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) -> Columns:
+    op_name, time_name, body = _known_names(fmt)
+    if not body:
+        raise TableError(
+            "a CSV file without a header, and the table's columns are not known",
+            where=file.name,
+            hint="name them under `columns:` in the file's order, or set csv.header: true if there is a header",
+        )
+    width = Counter(len(record) for record in records).most_common(1)[0][0]
+    rows = [record for record in records if len(record) == width]
+    extra = width - len(body)
+    if extra == 0:
+        return columns_of(body, None, None, file, fmt)
+    has_op = _is_op_place(rows, file)
+    has_time = all(_is_time(row[1 if has_op else 0], fmt) for row in rows)
+    if extra == 1 and has_op:
+        return columns_of((op_name, *body), 0, None, file, fmt)
+    if extra == 1 and file.kind == "load" and has_time:
+        return columns_of((time_name, *body), None, 0, file, fmt)
+    if extra == 2 and has_op and has_time:
+        return columns_of((op_name, time_name, *body), 0, 1, file, fmt)
+    raise TableError(
+        f"the rows have {width} fields, and the table's columns are {len(body)} ({', '.join(body)})",
+        where=file.name,
+        hint=f"the source's columns may have changed: {WIDTH_HINT}",
+    )
+
+
+def _is_op_place(rows: Sequence[Sequence[str]], file: FileInput) -> bool:
+    """Whether the first fields are Op letters: all of them in a LOAD file, where a column may hold an I too."""
+    letters = [row[0].strip().upper() for row in rows]
+    if file.kind == "load":
+        return all(letter == "I" for letter in letters)
+    return any(letter in _LETTERS for letter in letters)
+
+
+def _known_names(fmt: RowFormat) -> tuple[str, str, tuple[str, ...]]:
+    """The names of the Op and the timestamp column, and the file's other columns in order."""
+    kept_op = [name for name in fmt.keep_columns if _is_op(name)]
+    kept_time = [name for name in fmt.keep_columns if name.lower() in TIMESTAMP_NAMES]
+    op_name = kept_op[0] if kept_op else "Op"
+    time_name = fmt.timestamp_column or (kept_time[0] if kept_time else "DMS_TIMESTAMP")
+    dms = {name.lower() for name in (*kept_op, *kept_time, *([fmt.timestamp_column] if fmt.timestamp_column else []))}
+    body = tuple(field.name for field in fmt.known if field.name.lower() not in dms)
+    return op_name, time_name, body

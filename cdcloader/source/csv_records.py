@@ -1,0 +1,223 @@
+"""CSV bytes to pieces that end at a record's end, without the records whose quoting is broken (pure).
+
+A newline inside quotes belongs to its value. Quoting is strict where it decides what a record is: a quote that is
+never closed, or text after a closing quote, breaks its record. The broken record is its first line alone and reading
+goes on behind it, so that one stray quote cannot swallow the rows that follow. A quote inside an unquoted value
+is only a character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import BinaryIO
+
+import numpy as np
+
+from cdcloader.source.row_format import CsvFormat
+
+LONGEST_RECORD = 128 * 2**20
+UNCLOSED = "a quote is not closed, or text follows a closing quote"
+NOT_UTF8 = "the text is not UTF-8"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NEWLINES = (0x0A, 0x0D)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record that was cut out: its place among the piece's records (from 0), its text, why."""
+
+    place: int
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole records, and the broken ones that stood among them."""
+
+    text: memoryview
+    skipped: tuple[Skipped, ...] = ()
+
+
+def pieces(stream: BinaryIO, piece_bytes: int, csv: CsvFormat, *, blank_rows: bool) -> Iterator[Piece]:
+    """The stream's records in pieces of about `piece_bytes`; a longer record makes a longer piece.
+
+    `blank_rows`: an empty line is a row (of a table with one column), and not nothing.
+    """
+    wanted = max(piece_bytes, 1)
+    buffer = block = stream.read(wanted)
+    while block:
+        piece, end = _take(buffer, csv, blank_rows=blank_rows, final=False)
+        if end:
+            yield piece
+            buffer, wanted = buffer[end:], max(piece_bytes, 1)
+        else:
+            wanted = max(piece_bytes, len(buffer), 1)
+        block = stream.read(wanted)
+        buffer = buffer + block if buffer else block
+    if buffer:
+        yield _take(buffer, csv, blank_rows=blank_rows, final=True)[0]
+
+
+def sift(text: bytes, csv: CsvFormat, *, blank_rows: bool) -> Piece:
+    """Cut out the records that are not UTF-8."""
+    keep, skipped, at, place = [], [], 0, 0
+    pattern = _record(csv)
+    while at < len(text):
+        match = pattern.match(text, at)
+        record = match[0] if match and match[0] else text[at:]
+        try:
+            record.decode()
+            keep.append(record)
+        except UnicodeDecodeError:
+            skipped.append(Skipped(place, record, NOT_UTF8))
+        at += len(record)
+        place += blank_rows or bool(record.strip(b"\r\n"))
+    return Piece(memoryview(b"".join(keep)), tuple(skipped))
+
+
+def first_record(text: bytes, csv: CsvFormat) -> int | None:
+    """Where the text's first record ends (its line end included); None when it needs more text."""
+    found = _next(text, 0, csv, final=False)
+    return len(found[0]) if found else None
+
+
+def head_records(text: bytes, csv: CsvFormat, limit: int, *, whole: bool) -> list[list[str]]:
+    """The values of the first records; the last one only if the text is `whole`.
+
+    An empty line is a record with one empty value, a broken record is one with none.
+    """
+    records: list[list[str]] = []
+    at = 0
+    while len(records) < limit and (found := _next(text, at, csv, final=whole)):
+        record, sound = found
+        records.append(split_values(record.rstrip(b"\r\n"), csv) if sound else [])
+        at += len(record)
+    return records
+
+
+def split_values(record: bytes, csv: CsvFormat) -> list[str]:
+    """The values of one record, unquoted; bytes that are not UTF-8 are replaced."""
+    text = record.decode(errors="replace")
+    quote, delimiter = csv.quote, csv.delimiter
+    if not quote or quote not in text:
+        return text.split(delimiter)
+    values, at = [], 0
+    while True:
+        if text.startswith(quote, at):
+            value, at = _quoted(text, at + 1, quote)
+        else:
+            value = ""
+        end = text.find(delimiter, at)
+        values.append(value + text[at : end if end >= 0 else len(text)])
+        if end < 0:
+            return values
+        at = end + 1
+
+
+def _quoted(text: str, start: int, quote: str) -> tuple[str, int]:
+    at = start
+    while True:
+        end = text.find(quote, at)
+        if end < 0:
+            return text[start:].replace(quote * 2, quote), len(text)
+        if text[end + 1 : end + 2] != quote:
+            return text[start:end].replace(quote * 2, quote), end + 1
+        at = end + 2
+
+
+def _take(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tuple[Piece, int]:
+    """The whole records at the start of the buffer and where they end (0: not one record is whole yet)."""
+    if not csv.quote or csv.quote.encode() not in buffer:
+        end = len(buffer) if final else buffer.rfind(b"\n") + 1
+        return Piece(memoryview(buffer)[:end]), end
+    quotes = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(csv.quote))
+    impatient = final or len(buffer) > LONGEST_RECORD
+    if _well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
+        end = len(buffer) if final else _last_end(buffer, quotes)
+        return Piece(memoryview(buffer)[:end]), end
+    return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
+
+
+def _well_quoted(buffer: bytes, quotes: np.ndarray, csv: CsvFormat) -> bool:
+    """Whether every quote that opens stands at a value's start and every one that closes at a value's end."""
+    data = np.frombuffer(buffer, np.uint8)
+    borders = np.array([ord(csv.delimiter), *_NEWLINES], np.uint8)
+    opening, closing = quotes[::2], quotes[1::2]
+    before = data[opening[opening > 0] - 1]
+    after = data[closing[closing < len(data) - 1] + 1]
+    quote = ord(csv.quote or '"')
+    starts = np.isin(before, borders) | (before == quote)
+    return bool(starts.all() and (np.isin(after, borders) | (after == quote)).all())
+
+
+def _last_end(buffer: bytes, quotes: np.ndarray) -> int:
+    """Behind the last newline that has an even number of quotes before it; 0 when there is none."""
+    at = len(buffer)
+    while (at := buffer.rfind(b"\n", 0, at)) >= 0:
+        before = int(np.searchsorted(quotes, at))
+        if not before % 2:
+            return at + 1
+        at = int(quotes[before - 1])
+    return 0
+
+
+def _take_slowly(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool, impatient: bool) -> tuple[Piece, int]:
+    """Record by record, for a buffer with a broken record; `impatient` gives up on a quote that is still open."""
+    keep, skipped, at, place = [], [], 0, 0
+    while found := _next(buffer, at, csv, final=final, impatient=impatient):
+        record, sound = found
+        if sound:
+            keep.append(record)
+        else:
+            skipped.append(Skipped(place, record, UNCLOSED))
+        at += len(record)
+        place += blank_rows or bool(record.strip(b"\r\n"))
+    return Piece(memoryview(b"".join(keep)), tuple(skipped)), at
+
+
+def _next(text: bytes, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:
+    """The record at `at` with its line end, and whether it is sound; None when it is not whole yet."""
+    if at >= len(text):
+        return None
+    if match := _record(csv).match(text, at):
+        unfinished = match.end() == len(text) and not text.endswith(b"\n")
+        return (match[0], True) if final or not unfinished else None
+    newline = text.find(b"\n", at)
+    if not final and (newline < 0 or (not impatient and _is_open(text, at, csv))):
+        return None
+    return text[at : newline + 1] if newline >= 0 else text[at:], False
+
+
+def _is_open(buffer: bytes, at: int, csv: CsvFormat) -> bool:
+    """Whether more bytes may still complete the record: the buffer ends inside its quotes."""
+    return _open_record(csv).match(buffer, at) is not None
+
+
+@cache
+def _record(csv: CsvFormat) -> re.Pattern[bytes]:
+    """One record and its line end, or the text's end."""
+    value, delimiter = _value_pattern(csv), re.escape(csv.delimiter.encode())
+    return re.compile(rb"%b(?:%b%b)*+(?:\r\n|\n|\r|\Z)" % (value, delimiter, value))
+
+
+@cache
+def _open_record(csv: CsvFormat) -> re.Pattern[bytes]:
+    """The start of a record up to a quote that is not closed before the text's end."""
+    quote = re.escape((csv.quote or "").encode())
+    start = rb"(?:%b%b)*+" % (_value_pattern(csv), re.escape(csv.delimiter.encode()))
+    return re.compile(rb"%b%b(?:[^%b]++|%b%b)*+\Z" % (start, quote, quote, quote, quote))
+
+
+def _value_pattern(csv: CsvFormat) -> bytes:
+    delimiter = re.escape(csv.delimiter.encode())
+    plain = rb"[^%b\r\n]*+" % delimiter
+    if not csv.quote:
+        return plain
+    quote = re.escape(csv.quote.encode())
+    return rb"(?:%b(?:[^%b]++|%b%b)*+%b(?=[%b\r\n]|\Z)|(?!%b)%b)" % (
+        quote, quote, quote, quote, quote, delimiter, quote, plain,
+    )  # fmt: skip

@@ -1,0 +1,89 @@
+"""What DMS wrote to typed change rows, strictly: every row of a file becomes a row or a reject (pure).
+
+`describe` says which columns some files have, `read` reads one file as those columns. A file that cannot be this
+table's raises TableError; a row that cannot be applied is a reject with its number, the reason and its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cdcloader.changes.schema import Field, Schema, fits
+from cdcloader.errors import TableError
+from cdcloader.source.csv_layout import Layout
+from cdcloader.source.csv_rows import csv_text, file_layout, read_csv
+from cdcloader.source.csv_samples import sample
+from cdcloader.source.inference import type_of
+from cdcloader.source.parquet_rows import parquet_layout, read_parquet
+from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat, is_rule_added
+
+__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read"]
+
+
+def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
+    """The source columns of these files in order of first appearance, without Op and helpers.
+
+    Known types are kept, Parquet types taken (the wider one where files differ), CSV types inferred from samples.
+    """
+    known = {field.name: field.type for field in fmt.known}
+    types: dict[str, str | None] = {}
+    origin: dict[str, str] = {}
+    csv_files: list[tuple[FileInput, Layout]] = []
+    for file in (file for file in files if file.size):
+        names = tuple(dict.fromkeys([*known, *types]))
+        if file.format == "csv":
+            layout = _csv_layout(file, fmt, names)
+            if layout is not None:
+                csv_files.append((file, layout))
+                for name in layout.columns.source:
+                    types[name] = types.get(name) or known.get(name) or _helper_type(name, layout.columns)
+            continue
+        found = parquet_layout(file, fmt, names)
+        for name in found.columns.source:
+            wider = known.get(name) or _wider(name, types.get(name), found.types[name], origin.get(name, ""), file.name)
+            if wider != types.get(name):
+                types[name], origin[name] = wider, file.name
+    return _typed(types, csv_files, fmt)
+
+
+def read(
+    file: FileInput, fmt: RowFormat, schema: Schema, *, inferred: frozenset[str] = frozenset(), chunk_bytes: int
+) -> Iterator[Chunk]:
+    """The rows of one file as `schema` (all of its described columns), in chunks of about `chunk_bytes`.
+
+    A value that does not fit a column in `inferred` is no reject: the chunk's `misfits` names the wider type,
+    and its rows are not complete.
+    """
+    if file.size == 0:
+        return iter(())
+    if file.format == "csv":
+        return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+    return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes)
+
+
+def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:
+    with csv_text(file) as stream:
+        return file_layout(stream, file, fmt, names)
+
+
+def _helper_type(name: str, columns: Columns) -> str | None:
+    """Kept helper columns of CSV files are text, and not inferred: their digits are identifiers."""
+    return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
+
+
+def _wider(name: str, old: str | None, new: str, old_file: str, new_file: str) -> str:
+    if old is None or fits(old, new):
+        return new
+    if fits(new, old):
+        return old
+    raise TableError(
+        f"column {name!r} has type {old} in {old_file} and {new} in {new_file}",
+        where=new_file,
+        hint="set the column's type under `columns`, or have DMS load the table again",
+    )
+
+
+def _typed(types: dict[str, str | None], csv_files: Sequence[tuple[FileInput, Layout]], fmt: RowFormat) -> Schema:
+    open_names = [name for name, kind in types.items() if kind is None]
+    seen = sample(csv_files, open_names, fmt.csv) if open_names else {}
+    return tuple(Field(name, kind or type_of(seen[name], fmt.timestamp_type)) for name, kind in types.items())

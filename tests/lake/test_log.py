@@ -1,0 +1,193 @@
+"""Our reader of the Delta log against delta-rs, and the commit primitive."""
+
+import json
+import threading
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from cdcloader.errors import CommitConflict, TableError, TransientError
+from cdcloader.lake.log import DeltaLog
+from cdcloader.lake.snapshot import check_supported
+from cdcloader.objects import Objects
+
+
+def delta_rs_files(path, version):
+    table = DeltaTable(path, version=version)
+    actions = pl.DataFrame(table.get_add_actions(flatten=True))
+    return {row["path"]: (row["size_bytes"], row["num_records"]) for row in actions.to_dicts()}
+
+
+def our_files(snapshot):
+    return {file.path: (file.size, file.statistics().get("numRecords")) for file in snapshot.files.values()}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table with a history by delta-rs: appends, overwrites, merges, a checkpoint, a new column, deletes."""
+    path = str(tmp_path / "t")
+    for n in range(4):
+        pl.DataFrame({"id": [n, n + 10], "p": ["a b", "ü"], "v": [1.5, None]}).write_delta(
+            path, mode="append", delta_write_options={"partition_by": ["p"]}
+        )
+    DeltaTable(path).create_checkpoint()
+    DeltaTable(path).delete("id = 2")
+    new = pl.DataFrame({"id": [1], "p": ["c"], "v": [2.5], "w": [7]})
+    new.write_delta(path, mode="append", delta_write_options={"schema_mode": "merge"})
+    DeltaTable(path).optimize.compact()
+    DeltaTable(path).create_checkpoint()
+    new.write_delta(path, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
+    return tmp_path, path
+
+
+def test_every_version_is_what_delta_rs_says(table):
+    """Files, sizes, row counts, schema and partition columns of each version agree with delta-rs."""
+    root, path = table
+    log = DeltaLog(Objects.open(str(root)), "t")
+    newest = DeltaTable(path).version()
+    for version in range(newest + 1):
+        ours, theirs = log.snapshot(version), DeltaTable(path, version=version)
+        assert our_files(ours) == delta_rs_files(path, version)
+        assert json.loads(ours.metadata["schemaString"]) == json.loads(theirs.schema().to_json())
+        assert list(ours.partition_columns) == theirs.metadata().partition_columns
+        assert ours.protocol["minReaderVersion"] == theirs.protocol().min_reader_version
+    assert log.snapshot().version == newest
+
+
+def test_a_reader_that_follows_sees_what_a_new_reader_sees(tmp_path):
+    """Reading only the commits since the last look gives the same snapshot as reading everything."""
+    path = str(tmp_path / "t")
+    follower = DeltaLog(Objects.open(str(tmp_path)), "t")
+    assert follower.snapshot() is None
+    for n in range(12):
+        pl.DataFrame({"id": [n]}).write_delta(path, mode="append")
+        if n % 5 == 4:
+            DeltaTable(path).create_checkpoint()
+        assert follower.snapshot() == DeltaLog(Objects.open(str(tmp_path)), "t").snapshot()
+
+
+def test_commits_that_were_cleaned_away_are_taken_from_the_checkpoint(tmp_path):
+    """A follower whose next commits were cleaned goes on from the checkpoint."""
+    path = str(tmp_path / "t")
+    pl.DataFrame({"id": [0]}).write_delta(path)
+    follower = DeltaLog(Objects.open(str(tmp_path)), "t")
+    follower.snapshot()
+    for n in range(1, 6):
+        pl.DataFrame({"id": [n]}).write_delta(path, mode="append")
+    DeltaTable(path).create_checkpoint()
+    for n in range(1, 4):
+        (tmp_path / "t" / "_delta_log" / f"{n:020d}.json").unlink()
+    assert our_files(follower.snapshot()) == delta_rs_files(path, 5)
+
+
+def test_a_gap_in_the_log_is_an_error_that_names_the_version(tmp_path):
+    """A missing commit without a checkpoint is never skipped."""
+    path = str(tmp_path / "t")
+    for n in range(4):
+        pl.DataFrame({"id": [n]}).write_delta(path, mode="append")
+    (tmp_path / "t" / "_delta_log" / f"{2:020d}.json").unlink()
+    with pytest.raises(TableError, match="version 2"):
+        DeltaLog(Objects.open(str(tmp_path)), "t").snapshot()
+
+
+def test_a_table_made_anew_behind_our_back_is_read_anew(tmp_path):
+    """A follower does not go on from a version that is no longer there."""
+    import shutil
+
+    path = str(tmp_path / "t")
+    log = DeltaLog(Objects.open(str(tmp_path)), "t")
+    for n in range(3):
+        pl.DataFrame({"id": [n]}).write_delta(path, mode="append")
+    assert log.snapshot().version == 2
+    shutil.rmtree(path)
+    assert log.snapshot() is None
+    pl.DataFrame({"id": [1]}).write_delta(path)
+    assert log.snapshot().version == 0
+
+
+def committer(log, base, results, n):
+    try:
+        results.append(log.commit(base, [{"txn": {"appId": f"a{n}", "version": 1}}], {"operation": "TEST"}).version)
+    except CommitConflict:
+        results.append("conflict")
+
+
+def test_of_many_writers_of_one_version_one_wins(tmp_path):
+    """A version is created only if it is absent: eight racing writers, one winner, seven conflicts."""
+    pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"))
+    results, threads = [], []
+    for n in range(8):
+        log = DeltaLog(Objects.open(str(tmp_path)), "t")
+        threads.append(threading.Thread(target=committer, args=(log, log.snapshot(), results, n)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, results)) == ["1"] + ["conflict"] * 7
+
+
+class LostAnswer(Objects):
+    """The object is written, the answer is lost."""
+
+    def create(self, key, data):
+        super().create(key, data)
+        raise TransientError("the connection was reset", where=key)
+
+
+class NeverSent(Objects):
+    """The request does not reach the store."""
+
+    def create(self, key, data):
+        raise TransientError("the connection was refused", where=key)
+
+
+def reopened(kind, root):
+    opened = Objects.open(str(root))
+    return kind(opened.location, opened._store)
+
+
+def test_a_commit_whose_answer_was_lost_is_decided_by_reading(tmp_path):
+    """Written but reported failed: the commit counts, once. Not written: the error stands."""
+    pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"))
+    log = DeltaLog(reopened(LostAnswer, tmp_path), "t")
+    assert log.commit(log.snapshot(), [], {"operation": "TEST"}).version == 1
+    other = DeltaLog(reopened(NeverSent, tmp_path), "t")
+    with pytest.raises(TransientError):
+        other.commit(other.snapshot(), [], {"operation": "TEST"})
+    assert DeltaTable(str(tmp_path / "t")).version() == 1
+
+
+def test_our_own_commit_met_by_a_retry_is_no_conflict(tmp_path):
+    """A client that retries a create whose first try succeeded gets "exists"; the commit id tells that it is ours."""
+    from cdcloader.objects import ObjectExists
+
+    class Retried(Objects):
+        def create(self, key, data):
+            super().create(key, data)
+            raise ObjectExists("exists", where=key)
+
+    pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"))
+    log = DeltaLog(reopened(Retried, tmp_path), "t")
+    assert log.commit(log.snapshot(), [], {"operation": "TEST"}).version == 1
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"delta.enableChangeDataFeed": "true"}, "delta.enableChangeDataFeed"),
+        ({"delta.appendOnly": "true"}, "delta.appendOnly"),
+        ({"delta.constraints.positive": "id > 0"}, "delta.constraints.positive"),
+    ],
+)
+def test_a_feature_that_we_would_break_is_refused_by_name(tmp_path, properties, named):
+    """The error names the feature before anything is written."""
+    pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"))
+    log = DeltaLog(Objects.open(str(tmp_path)), "t")
+    base = log.snapshot()
+    changed = log.commit(base, [{"metaData": {**base.metadata, "configuration": properties}}], {})
+    with pytest.raises(TableError, match=named):
+        check_supported(changed, where="t")
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["magic"], "writerFeatures": ["magic"]}
+    with pytest.raises(TableError, match="magic"):
+        check_supported(log.commit(base and log.snapshot(), [{"protocol": protocol}], {}), where="t")

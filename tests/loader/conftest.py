@@ -1,0 +1,116 @@
+"""A small world for one table: raw files as DMS writes them, a lake, a state store and a clock."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cdcloader.config.models import Csv, Table
+from cdcloader.demo.dms_writer import Change, DmsSettings, cdc_name, load_name, render_cdc, render_load, write_file
+from cdcloader.lake.log import DeltaLog
+from cdcloader.loader.context import Context, Settings
+from cdcloader.loader.report import Reporter
+from cdcloader.loader.table import Outcome, TableLoader
+from cdcloader.metrics import Metrics
+from cdcloader.objects import Objects
+from cdcloader.source.plan import Limits
+from cdcloader.state.memory import MemoryStore
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+COLUMNS = (("id", "long"), ("name", "string"))
+
+
+class World:
+    """Writes files at the world's time, steps the loader, reads the table."""
+
+    def __init__(self, root, columns=COLUMNS, key=("id",), dms=None, **table):
+        self.root, self.columns, self.key = root, columns, key
+        self.dms = dms or DmsSettings(format="parquet")
+        if self.dms.format == "csv":
+            table = {"columns": dict(columns), "csv": Csv(), **table}
+        self.table = Table(source="s/t", target="s/t", primary_key=key, **table)
+        self.now = START
+        self.store = MemoryStore()
+        self.limits = Limits(max_files=500, max_bytes=1 << 30, quiet_seconds=300, overlap_seconds=300)
+        self.piece_bytes, self.chunk_bytes, self.file_bytes = 1 << 26, 1 << 24, 128 << 20
+        self.batches = []
+        (root / "raw").mkdir(exist_ok=True)
+        self.raw = root / "raw" / "s" / "t"
+        self.lake = Objects.open(str(root / "lake"), create=True)
+
+    @property
+    def path(self):
+        return self.lake.path_of("s/t")
+
+    def loader(self, owner="me", store=None, lake=None):
+        lake = lake or self.lake
+        settings = Settings(owner, self.limits, 60, 3600, self.piece_bytes, self.chunk_bytes, self.file_bytes)
+        raw = Objects.open(str(self.root / "raw"))
+        context = Context(self.table, raw, lake, DeltaLog(lake, "s/t"), settings, lambda: self.now)
+        metrics = Metrics(CollectorRegistry(), lambda: self.now)
+        reporter = Reporter(
+            "s/t", metrics, lambda: self.now, self.file_bytes, lambda _t, done: self.batches.append(done)
+        )
+        return TableLoader(context, store or self.store, reporter, lambda _owner: False)
+
+    def put(self, name, content, at=None):
+        write_file(self.raw, name, content)
+        seconds = (at or self.now).timestamp()
+        os.utime(self.raw / name, (seconds, seconds))
+        return name
+
+    def load(self, rows, number=1, at=None):
+        return self.put(load_name(number, self.dms), render_load(self.dms, self.columns, rows), at)
+
+    def cdc(self, changes, at=None, visible=None):
+        at = at or self.now
+        changes = [Change(op, row, at) for op, row in changes]
+        return self.put(cdc_name(at, self.dms), render_cdc(self.dms, self.columns, changes), visible or at)
+
+    def later(self, seconds=60):
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+    def run(self, loader=None, steps_max=50):
+        loader = loader or self.loader()
+        for _ in range(steps_max):
+            step = loader.step()
+            if step.outcome is not Outcome.DONE:
+                loader.release()
+                return step
+        raise AssertionError("the loader finds no end")
+
+    def record(self):
+        return self.store.get(self.loader().context.path)
+
+    def frame(self):
+        return pl.read_delta(self.path)
+
+    def rows(self):
+        order = list(self.key or [name for name, _ in self.columns])
+        return self.frame().sort(order).rows()
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+def make_world(tmp_path):
+    made = []
+
+    def make(**options):
+        root = tmp_path / str(len(made))
+        root.mkdir()
+        made.append(World(root, **options))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def world_class():
+    return World
