@@ -36,6 +36,7 @@ app = typer.Typer(
 CONFIG_VARIABLE = "CDCLOADER_CONFIG"
 _OK, _ATTENTION, _WRONG = 0, 1, 2
 _LOOKING_TABLES = 16
+_PIPED_WIDTH = 200
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar=CONFIG_VARIABLE, help="The YAML file.", show_default=True)
@@ -214,7 +215,7 @@ def _run_once(assembly: Assembly, stopping: threading.Event, received: _Signals,
     seconds = round(time.monotonic() - started, 3)
     if as_json:
         _print_json({"tables": rows, "seconds": seconds, "exit_code": code, "version": __version__})
-    elif sys.stdout.isatty():
+    else:
         _print_status(rows)
     return code
 
@@ -339,16 +340,16 @@ def _print_status(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("table", "phase", "lag", "backlog", "version", "inserted", "updated", "deleted", "quarantined"):
-        shown.add_column(heading, justify="left" if heading in ("table", "phase") else "right")
+        shown.add_column(heading, justify="left" if heading in ("table", "phase") else "right", no_wrap=True)
     for row in rows:
         lag = "?" if row["lag_seconds"] is None else f"{row['lag_seconds']:.0f} s"
         backlog = "?" if row["backlog_files"] is None else f"{row['backlog_files']:,} files"
         counts = (f"{row[f'rows_{kind}']:,}" for kind in ("inserted", "updated", "deleted", "quarantined"))
         version_text = "-" if row["delta_version"] is None else str(row["delta_version"])
         shown.add_row(row["source"], row["phase"], lag, backlog, version_text, *counts)
-    console = Console()
     console.print(shown)
     for row in rows:
         if row["error"]:
@@ -357,5 +358,3 @@ def _print_status(rows: list[dict[str, Any]]) -> None:
 
 def _complain(error: CdcloaderError) -> None:
     typer.echo(f"cdcloader: {error}", err=True)
-    for fault in getattr(error, "faults", ()):
-        typer.echo(f"  {fault}", err=True)

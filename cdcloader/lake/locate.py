@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -85,11 +87,21 @@ def bounds_of(file: DataFile, name: str, kind: str) -> tuple[Any, Any]:
             return None, None
         value = pl.select(datafiles.partition_literal(text, polars_type(kind))).item()
         return value, value
-    statistics = file.statistics()
-    low, high = statistics.get("minValues", {}).get(name), statistics.get("maxValues", {}).get(name)
+    low, high = _stored_bounds(file, name)
     if low is None or high is None:
         return None, None
     return _typed(low, kind), _typed(high, kind, slack=_TIMESTAMP_SLACK)
+
+
+# Every batch asks for the key bounds of every file, and a file's statistics never change.
+@functools.lru_cache(maxsize=100_000)
+def _bounds_in(stats: str, name: str) -> tuple[Any, Any]:
+    statistics = json.loads(stats, parse_float=Decimal)
+    return statistics.get("minValues", {}).get(name), statistics.get("maxValues", {}).get(name)
+
+
+def _stored_bounds(file: DataFile, name: str) -> tuple[Any, Any]:
+    return _bounds_in(file.stats, name) if file.stats else (None, None)
 
 
 def _typed(value: Any, kind: str, slack: timedelta = timedelta(0)) -> Any:

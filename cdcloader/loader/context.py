@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from io import BytesIO
 
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.config import Table
@@ -20,6 +22,9 @@ from cdcloader.objects import Objects
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import Limits
 from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
+
+_FETCHED_BYTES = 64 << 20
+_FETCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,19 @@ class Context:
             sequence_by=self.table.sequence_by,
             keep_columns=self.table.keep_columns,
         )
+
+    def fetched(self, files: Sequence[RawFile]) -> list[FileInput]:
+        """The raw files of a batch, in order: small ones are in memory already, fetched side by side.
+
+        A batch is bounded in bytes, and hundreds of small objects, one after the other, would be mostly waiting.
+        """
+        small = [file for file in files if file.size <= _FETCHED_BYTES]
+        with ThreadPoolExecutor(_FETCHES, thread_name_prefix="cdcloader-fetch") as pool:
+            contents = dict(zip((f.key for f in small), pool.map(self.raw.read, (f.key for f in small)), strict=True))
+        return [
+            replace(item, open=functools.partial(BytesIO, contents[file.key])) if file.key in contents else item
+            for file, item in zip(files, self.inputs(files), strict=True)
+        ]
 
     def inputs(self, files: Sequence[RawFile]) -> list[FileInput]:
         """The raw files as their reader takes them, in the given order."""

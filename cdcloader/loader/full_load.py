@@ -34,9 +34,10 @@ def load(
     """Load the set and publish it as `generation`; `keep_alive` is called between chunks."""
     if base is not None:
         check_supported(base, where=context.log.where)
-    schema, inferred = _schema(context, base, plan)
+    watch = Stopwatch()
+    with watch.phase("describe"):
+        schema, inferred = _schema(context, base, plan)
     while True:
-        watch = Stopwatch()
         try:
             files, account = _write(context, plan, schema, inferred, generation, watch, keep_alive)
             break

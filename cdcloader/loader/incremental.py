@@ -78,7 +78,7 @@ def apply_batch(
 def _gather(context: Context, base: Snapshot | None, files: Sequence[RawFile]) -> _Read:
     """All rows of the batch, in order, with the types of the table as it will be after the batch."""
     table_schema = base.schema(context.log.where) if base else ()
-    inputs = context.inputs(files)
+    inputs = context.fetched(files)
     known = overlay(table_schema, context.table)
     found = describe(inputs, context.row_format(known))
     where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"

@@ -13,6 +13,7 @@ from cdcloader.errors import CdcloaderError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.incremental import Committed
 from cdcloader.metrics import Metrics
+from cdcloader.source.names import time_of_position
 from cdcloader.source.plan import FullLoad, Plan
 from cdcloader.state.record import Phase, Record
 
@@ -31,6 +32,7 @@ class Reporter:
     on_batch: Callable[[str, Committed], None] | None = None
     record: Record | None = None
     plan: Plan | None = None
+    _newest: datetime | None = None
     _strange: frozenset[str] = field(default_factory=frozenset)
 
     def phase(self, phase: Phase) -> None:
@@ -51,6 +53,10 @@ class Reporter:
     def idle(self, record: Record) -> None:
         """Nothing to do."""
         self.record = record
+        if self._newest is None and record.recorded_position:
+            # After a start the record alone tells how fresh the target is.
+            self._newest = time_of_position(record.recorded_position)
+            self.metrics.freshness(self.table, self._newest)
         self.phase(record.phase)
         self.metrics.failures(self.table, record.consecutive_failures)
 
@@ -115,6 +121,7 @@ class Reporter:
         self.metrics.failures(self.table, 0)
         self.metrics.last_commit(self.table, now)
         if done.newest_time is not None:
+            self._newest = done.newest_time
             self.metrics.freshness(self.table, done.newest_time)
         self._target(done.snapshot)
         self._batch_line(record, done, kinds)
@@ -142,6 +149,10 @@ class Reporter:
             hint=error.hint,
             attempt=record.consecutive_failures,
         )
+
+    def upkeep_failed(self, error: CdcloaderError) -> None:
+        """The table is right, but not as tidy as it should be."""
+        structlog.get_logger().warning("upkeep failed", table=self.table, error=error.what, where=error.where)
 
     def _target(self, snapshot: Snapshot) -> None:
         files = list(snapshot.files.values())

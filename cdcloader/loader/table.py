@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from cdcloader.errors import CdcloaderError, StateConflict, Stopped, TableError
+from cdcloader.errors import CdcloaderError, StateConflict, Stopped, TableError, TransientError
 from cdcloader.lake.snapshot import Snapshot
+from cdcloader.lake.upkeep import checkpoint_if_due
 from cdcloader.loader.account import (
     Account,
     edited_position,
@@ -287,7 +288,15 @@ class TableLoader:
         self._update(record, moved)
         self.quarantined += committed.account.quarantined
         self._report.committed(moved, committed)
+        self._upkeep(committed.snapshot)
         return Step(Outcome.DONE, committed.applied.strategy, committed=committed)
+
+    def _upkeep(self, snapshot: Snapshot) -> None:
+        try:
+            checkpoint_if_due(self.context.lake, self.context.table.target, snapshot)
+        except TransientError as error:
+            # The batch is in the table and recorded; a shorter log can wait for the next chance.
+            self._report.upkeep_failed(error)
 
     def _replay(self, record: Record, base: Snapshot | None, action: Replay) -> None:
         """Apply again from the late or replaced file on; what came before it stays known as applied."""

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from cdcloader.errors import CommitConflict, TableError, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.snapshot import check_supported
+from cdcloader.lake.upkeep import checkpoint_if_due
 from cdcloader.objects import Objects
 
 
@@ -191,3 +192,21 @@ def test_a_feature_that_we_would_break_is_refused_by_name(tmp_path, properties, 
     protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["magic"], "writerFeatures": ["magic"]}
     with pytest.raises(TableError, match="magic"):
         check_supported(log.commit(base and log.snapshot(), [{"protocol": protocol}], {}), where="t")
+
+
+def test_a_checkpoint_is_written_when_due_and_read_back(tmp_path):
+    """Every 50th version has a checkpoint; a reader that starts from it, without the older commits, sees the table."""
+    path = str(tmp_path / "t")
+    objects = Objects.open(str(tmp_path))
+    pl.DataFrame({"id": [0]}).write_delta(path)
+    log = DeltaLog(objects, "t")
+    written = []
+    for _ in range(101):
+        snapshot = log.commit(
+            log.snapshot(), [{"txn": {"appId": "cdcloader:1", "version": 20260101120000 + len(written)}}], {}
+        )
+        written += [snapshot.version] if checkpoint_if_due(objects, "t", snapshot) else []
+    assert written == [50, 100]
+    for version in range(100):
+        (tmp_path / "t" / "_delta_log" / f"{version:020d}.json").unlink()
+    assert DeltaLog(objects, "t").snapshot() == log.snapshot()
