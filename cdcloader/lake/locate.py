@@ -94,7 +94,7 @@ def bounds_of(file: DataFile, name: str, kind: str) -> tuple[Any, Any]:
 
 
 # Every batch asks for the key bounds of every file, and a file's statistics never change.
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=20_000)
 def _bounds_in(stats: str, name: str) -> tuple[Any, Any]:
     statistics = json.loads(stats, parse_float=Decimal)
     return statistics.get("minValues", {}).get(name), statistics.get("maxValues", {}).get(name)
