@@ -20,7 +20,7 @@ from cdcloader.changes.schema import Schema, decimal_parts, polars_type
 from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, rejected
 from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout
-from cdcloader.source.csv_records import Piece, first_record, pieces, sift
+from cdcloader.source.csv_records import Piece, first_record, holds_odd_zeros, pieces, sift
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat
 from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, parse_text
@@ -37,7 +37,6 @@ _ARROW = {
 }  # fmt: skip
 _INTEGERS = ("long", "integer", "short", "byte")
 # The fast parser forgives what would change these values unseen: 007 is 7, t is true.
-_LAX_IF_INFERRED = ("long", "boolean")
 _MAX_DIGITS = 38
 
 
@@ -183,9 +182,8 @@ class _Reader:
             if kind == "timestamp":
                 typed.append(column.dt.replace_time_zone("UTC"))
             elif name in as_text:
-                lenient = kind != "long" or name not in self.inferred
-                parsed = parse_text(column, kind) if lenient else column.cast(pl.Int64, strict=False)
-                if parsed.null_count() > column.null_count() or (name in self.inferred and _has_lax(column, kind)):
+                parsed = parse_text(column, kind)
+                if parsed.null_count() > column.null_count() or (name in self.inferred and _lax(column, kind).any()):
                     return None
                 typed.append(parsed)
             elif _overflows(column, kind):
@@ -198,9 +196,11 @@ class _Reader:
     def _read_as_text(self, text: memoryview) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
         names = {name for name, kind in self.types.items() if kind == "binary" or _is_too_wide(kind)}
-        names |= {name for name in self.inferred if self.types[name] in _LAX_IF_INFERRED}
-        integers = {name for name, kind in self.types.items() if kind in _INTEGERS} - names
-        return names | integers if integers and _may_hold_hex(text) else names
+        names |= {name for name in self.inferred if self.types[name] == "boolean"}
+        integers = {name for name, kind in self.types.items() if kind in _INTEGERS}
+        strict = bool(integers & self.inferred)
+        odd = bool(integers) and holds_odd_zeros(text, self.fmt.csv, hex_only=not strict)
+        return names | integers if odd else names
 
     def _parse(
         self,
@@ -345,21 +345,6 @@ def _lax(text: pl.Series, kind: str) -> pl.Series:
     if kind == "boolean":
         return ~text.is_in(["true", "false"]).fill_null(value=True)
     return pl.repeat(value=False, n=len(text), eager=True)
-
-
-def _may_hold_hex(text: memoryview) -> bool:
-    """Whether there is a 0x or 0X anywhere: the fast parser takes 0x1F for an integer."""
-    data = np.frombuffer(text, np.uint8)
-    places = np.flatnonzero((data | 0x20) == ord("x"))
-    return bool((data[places - 1] == ord("0")).any())
-
-
-def _has_lax(text: pl.Series, kind: str) -> bool:
-    """Whether there is any such value, found faster (the values parse without trimming)."""
-    if kind != "long":
-        return bool(_lax(text, kind).any())
-    zeros = text.str.starts_with("0") & (text != "0")
-    return bool((zeros | text.str.starts_with("-0") | text.str.starts_with("+")).any())
 
 
 def _sifted(view: memoryview, csv: CsvFormat, *, blank_rows: bool) -> Piece:

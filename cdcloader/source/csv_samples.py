@@ -15,7 +15,7 @@ from cdcloader.source.inference import Evidence, evidence
 from cdcloader.source.row_format import CsvFormat, FileInput
 
 _T = TypeVar("_T")
-_PIECE_BYTES = 2**18
+_PIECE_BYTES = 2**16
 _PIECES = 16
 _GZIP_STRIDE_BYTES = 2**23
 _GZIP_PIECES = 4

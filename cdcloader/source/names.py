@@ -55,6 +55,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (re.compile(r"LOAD(?P<load>[0-9A-Fa-f]{8})" + _FORMAT), Kind.LOAD),
     (re.compile(r"FULL_LOAD_COMPLETE"), Kind.MARKER),
 )
+_SEGMENT = r"SEGMENT[0-9]+_LOAD[0-9A-Fa-f]{8}"
+_UNREAD = re.compile(
+    rf"(?:(?P<segment>{_SEGMENT})|(?P<load>LOAD[0-9A-Fa-f]{{8}})|{_CDC_STEM})"
+    r"\.(?P<format>(?i:csv|parquet|json))(?:\.(?i:gz))?"
+)
+_DATE_FOLDERS = re.compile(r"[0-9_/-]+")  # 2024/01/31, 2024-01-31, 20240131, with the hour or without
 _START = re.compile(r"0(\.\w+)?")  # "0.parquet": how the walkthrough writes "nothing applied yet"
 _STEM = re.compile(_CDC_STEM + r"(\.\w+)*")
 _SOURCE_PARTS = 2  # schema and table
@@ -80,6 +86,21 @@ def parse(key: str, size: int, etag: str, last_modified: datetime) -> RawFile | 
         number = int(groups.get("load") or "0", 16)
         return RawFile(key, name, kind, form, gzip, position, number, size, etag, last_modified)
     return None
+
+
+def unread_layout(key: str) -> bool:
+    """Whether a key that `parse` leaves out looks like DMS's own file, in a layout that is not read yet.
+
+    These are the segments of a parallel load (by name or by folder), CDC files in date partitions, and JSON.
+    """
+    source = source_key(key)
+    folder, _, name = key.removeprefix(f"{source}/").rpartition("/")
+    match = _UNREAD.fullmatch(name) if source else None
+    if match is None:
+        return False
+    if match["segment"] or not folder:
+        return bool(match["segment"]) or match["format"].lower() == "json"
+    return bool(match["load"]) or _DATE_FOLDERS.fullmatch(folder) is not None
 
 
 def source_key(key: str) -> str:

@@ -197,7 +197,8 @@ def _file_type(parquet: pq.ParquetFile, place: int, file: FileInput, fmt: RowFor
     if pa.types.is_timestamp(kind) and kind.tz is not None and _is_legacy(parquet, field.name):
         kind = pa.timestamp(kind.unit)
     try:
-        dtype = _frame(pa.schema([(field.name, kind)]).empty_table()).dtypes[0]
+        # Not by way of an empty table: pyarrow would import pandas for it, where that is installed.
+        dtype = pl.Schema(pa.schema([(field.name, kind)]))[field.name]
         return delta_type(dtype, timestamps=fmt.timestamps)
     except (ValueError, *_UNREADABLE) as error:
         raise TableError(

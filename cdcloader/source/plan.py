@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from cdcloader.source.names import Kind, RawFile, position_of_name, position_of_time, time_of_position
 
 _COPIED_AFTER = timedelta(hours=1)
+_RELOAD_HINT = "reload the table: set LastFullLoadDate to 1900-01-01 00:00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +216,17 @@ def _due_set(files: Iterable[RawFile], progress: Progress) -> _DueSet | None:
         return _DueSet(tuple(loads), (), reload=False, reason="first full load")
     newer = [file for file in loads if _is_newer(file, progress)]
     if newer and newer[0] is loads[0]:
-        return _split(loads, newer, "DMS loaded the table again: its first LOAD file is newer than the last full load")
+        return _split(loads, newer, _why_again(progress))
     whole = _whole_set(loads, progress)
     if _has_joined(newer, whole, progress):
         return _split(loads, whole, "a LOAD file joined the set that was loaded")
     return None
+
+
+def _why_again(progress: Progress) -> str:
+    if progress.full_load_date_edited:
+        return f"an operator set LastFullLoadDate to {progress.full_load_date:%Y-%m-%d %H:%M:%S}"
+    return "DMS loaded the table again: its first LOAD file is newer than the last full load"
 
 
 def _split(loads: Sequence[RawFile], chosen: Sequence[RawFile], reason: str) -> _DueSet:
@@ -260,9 +267,11 @@ def _full_load(due: _DueSet, files: Iterable[RawFile], floor: int, limits: Limit
     proof = _proof_of_completeness(due.newest, files)
     if not proof and now < until:
         waiting = (
-            f"{due.reason}; {len(due.files)} LOAD files so far, and DMS may write more: "
+            f"{due.reason}; {len(due.files)} LOAD file{'s' if len(due.files) > 1 else ''} so far, and DMS may write "
+            "more: "
             f"waiting up to {(until - now).total_seconds():.0f} s more for a CDC file, a FULL_LOAD_COMPLETE marker, "
-            f"or {limits.quiet_seconds:g} s without a new LOAD file (full_load.quiet_seconds)"
+            f"or {limits.quiet_seconds:g} s without a new LOAD file (full_load.quiet_seconds: set it to 0 for files "
+            "that you copied)"
         )
         return Wait(waiting, until, due.files)
     reason = f"{due.reason}; complete: {proof or f'no LOAD file came for {limits.quiet_seconds:g} s'}"
@@ -312,7 +321,7 @@ def _replay(late: Sequence[RawFile], replaced: Sequence[RawFile], progress: Prog
 def _without_key(late: Sequence[RawFile], replaced: Sequence[RawFile], limits: Limits) -> AppendLate | Blocked:
     if replaced:
         reason = f"{_names(replaced)} was replaced after it was applied, and the table has no primary key"
-        return Blocked(reason, replaced[0], "set primary_key to replay it, or reload the table")
+        return Blocked(reason, replaced[0], _RELOAD_HINT)
     return AppendLate(_bounded(late, limits), f"{_names(late)} came late")
 
 

@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 from cdcloader.changes.net import FILE, OP, ROW, TIME
 from cdcloader.changes.schema import Field, Schema, polars_schema
 from cdcloader.errors import TableError
+from cdcloader.source.csv_records import holds_odd_zeros
 from cdcloader.source.rows import Chunk, CsvFormat, FileInput, RowFormat, describe, read
 
 UTC = dt.UTC
@@ -455,3 +456,18 @@ def test_floats_that_are_no_numbers() -> None:
     values = load("I,1,nan\nI,2,inf\n", fmt(known=(Field("id", "long"), Field("v", "double")))).rows["v"].to_list()
     assert math.isnan(values[0])
     assert math.isinf(values[1])
+
+
+@pytest.mark.parametrize("value", ["007", "-0", "0x1F", "00", "-07", " 01", '"01"'])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_odd_zero_is_noticed_wherever_a_value_begins(value, first):
+    """The fast parser would make 7 of 007: such a value is seen at the text's start, after a delimiter, quoted."""
+    text = f"{value},1\n" if first else f"5,{value}\n"
+    assert holds_odd_zeros(memoryview(text.encode()), CsvFormat(), hex_only=False)
+    assert holds_odd_zeros(memoryview(text.encode()), CsvFormat(), hex_only=True) == ("x" in value)
+
+
+def test_dates_and_fractions_are_no_odd_zeros():
+    """What begins with a zero, or holds one after a dash, and is no integer at all does not slow the parser down."""
+    text = b"0,0.5,-0.5,2020-01-02 00:00:00,100,20,-10,a007\n0,0,0\n"
+    assert not holds_odd_zeros(memoryview(text), CsvFormat(), hex_only=False)
