@@ -51,7 +51,7 @@ lock: $(DEV_STAMP) ## Bring the locks in line with pyproject.toml
 COMPILE := --quiet --strip-extras --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean: ## Remove the environment, caches and whatever else was made here
-	@rm -rf $(VENV) build dist cdcloader-demo *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) .bench build dist cdcloader-demo *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find cdcloader tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_STAMP): requirements.lock pyproject.toml

@@ -14,13 +14,14 @@ no I/O, read no clock and log nothing.
       rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds
-      load.py                    a full load of any size, in bounded memory
+      load.py                    a full load of any size, in bounded memory; filewriter.py grows its files
       locate.py                  keys -> (file, row)
       strategy.py         pure   what was hit -> the write plan
       apply.py                   a batch's net changes -> files to add and to remove
-      datafiles.py               writes Parquet in key order, with Delta statistics
+      datafiles.py               writes Parquet in key order, with Delta statistics (statistics.py, pure)
       deletion_vectors.py pure   encode, decode, union
       quarantine.py              rows that could not be applied
+      upkeep.py                  checkpoints
     state/              where each table stands
       record.py           pure   the record, its phases and transitions
       store.py                   the protocol; dynamodb.py, sqlite.py and memory.py keep it
@@ -33,9 +34,14 @@ no I/O, read no clock and log nothing.
     logs.py             every bound log key
     config/             frozen models; YAML and environment; reports every fault at once
     errors.py           what happened, where, and what to do
+    allocators.py       how the process gives freed memory back
 
 Imports go down this list, never up: cli > demo > wiring > daemon > loader > source | lake | state | web >
-objects > changes > metrics | logs > config > errors. `make check` keeps it so.
+objects > changes > metrics | logs > config > errors > allocators. `make check` keeps it so.
 """
 
+from cdcloader.allocators import bound_memory
+
 __version__ = "0.1.0"
+
+bound_memory()

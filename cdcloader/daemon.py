@@ -96,13 +96,8 @@ def _known(loader: TableLoader, error: Exception) -> CdcloaderError:
 
 def _failed(loader: TableLoader, error: CdcloaderError) -> Pass:
     phase = Phase.RETRYING if Pass(loader, error=error).retriable else Phase.BLOCKED
-    failures = 1
-    try:
-        failures = loader.failed(error, phase)
-        loader.release()
-    except CdcloaderError as second:
-        # The state store may be the very thing that fails; the log then is where operators look.
-        structlog.get_logger().warning("the failure could not be recorded", table=loader.source, error=str(second))
+    failures = loader.failed(error, phase)
+    _release(loader)
     return Pass(loader, error=error, failures=failures)
 
 

@@ -159,7 +159,7 @@ class Objects:
         except _BehindEnd:
             return b""
 
-    def open_reader(self, key: str) -> BinaryIO:
+    def open_reader(self, key: str, *, buffer_bytes: int = _READ_BUFFER_BYTES) -> BinaryIO:
         """A seekable, buffered reader for a large object, to be closed by the caller.
 
         On S3 it reads one version of the object: TransientError when it is replaced meanwhile.
@@ -167,10 +167,10 @@ class Objects:
         where = self._checked(key)
         with _errors_at(where, _READ):
             if self._local:
-                return Path(where).open("rb", buffering=_READ_BUFFER_BYTES)
+                return Path(where).open("rb", buffering=buffer_bytes)
             meta = obstore.head(self._store, key)
         raw = _ObjectReader(self._store, key, where, size=meta["size"], etag=meta["e_tag"])
-        return cast("BinaryIO", io.BufferedReader(raw, _READ_BUFFER_BYTES))
+        return cast("BinaryIO", io.BufferedReader(raw, buffer_bytes))
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Write the object, in parts when it is large; readers see the old one or the whole new one."""

@@ -27,10 +27,12 @@ from cdcloader.state.sqlite import SQLiteStore
 from cdcloader.state.store import StateStore
 
 _MIB = 1 << 20
+# What the process takes before it has read a row.
+_IMPORTS_MB = 140
 # Shares of a table's part of the memory budget. Text grows when it is parsed, sorted and encoded again, and
 # compressed files grow when they are read, so each share is what several copies of it leave room for.
-_CHUNK_SHARE, _PIECE_SHARE, _BATCH_SHARE = 16, 8, 8
-_CHUNK_BYTES = (_MIB, 64 * _MIB)
+_CHUNK_SHARE, _PIECE_SHARE, _BATCH_SHARE = 24, 12, 8
+_CHUNK_BYTES = (_MIB, 16 * _MIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ def _store(config: Config) -> StateStore:
 
 
 def _settings(config: Config, tables: int) -> Settings:
-    share = config.memory_budget_mb * _MIB // min(config.max_parallel_tables, tables)
+    usable = max((config.memory_budget_mb - _IMPORTS_MB) * _MIB, config.memory_budget_mb * _MIB // 4)
+    share = usable // min(config.max_parallel_tables, tables)
     return Settings(
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         limits=Limits(

@@ -114,6 +114,15 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert found["tables[2].colums"].startswith("there is no such key; did you mean 'columns'? the keys here are ")
 
 
+def test_a_yaml_error_names_the_file_and_the_line(tmp_path: Path) -> None:
+    """Nobody has to know that the file was read into a text first."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "raw: x\nlake: [\n"), {})
+    assert 'in "config.yaml", line 3' in str(caught.value)
+    assert "unicode" not in str(caught.value)
+    assert caught.value.hint == "docs/configuration.md explains every key"
+
+
 def test_the_error_text_holds_the_file_and_every_fault(tmp_path: Path) -> None:
     """Whoever prints the error alone has told everything."""
     path = write(tmp_path, {**SMALLEST, "lease_seconds": 0, "look_back_seconds": -1})

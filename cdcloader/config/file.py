@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from cdcloader.config.faults import Faults, Location
 from cdcloader.errors import ConfigError
 
-HINT = "config.example.yaml explains every key"
+HINT = "docs/configuration.md explains every key"
 
 
 def read_mapping(path: Path, faults: Faults) -> dict[str, Any]:
@@ -22,15 +23,23 @@ def read_mapping(path: Path, faults: Faults) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config cannot be read: {error}", where=str(path), hint=HINT) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(_Named(text, path.name), Loader=yaml.SafeLoader)
         _check_nodes(node, (), faults, set(), set())
-        data = yaml.safe_load(text)
+        data = yaml.safe_load(_Named(text, path.name))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         hint = 'inside { } and [ ] write "${NAME}" in quotes' if "${" in text else HINT
         raise ConfigError(f"the config is not YAML: {error}", where=str(path), hint=hint) from error
     if not isinstance(data, dict):
         raise ConfigError("the config is not a mapping of keys to values", where=str(path), hint=HINT)
     return data
+
+
+class _Named(StringIO):
+    """A text that YAML's messages call by the name of its file."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -226,9 +228,6 @@ _READERS = {"delta-rs": _read_with_delta_rs, "Polars": _read_with_polars}
 def _say_where(folder: Path, console: Console) -> None:
     """Print where everything is and how to look at it."""
     example = folder / "lake" / SCHEMA / "productorder"
-    sql_path = str(example).replace("'", "''")
-    sql = f"SELECT * FROM delta_scan('{sql_path}') LIMIT 5"
-    program = f"import polars as pl; print(pl.read_delta({str(example)!r}).head())"
     lines = [
         "",
         f"raw files   {folder / 'raw'}",
@@ -236,12 +235,29 @@ def _say_where(folder: Path, console: Console) -> None:
         f"state       {folder / 'state.db'}",
         f"config      {folder / 'cdcloader.yaml'}",
         "",
-        "Look at a table with DuckDB or Polars:",
-        f"  duckdb -c {_shell_word(sql)}",
-        f"  python -c {_shell_word(program)}",
+        "Look at a table with Polars:",
+        _python(f"import polars as pl; print(pl.read_delta({str(example)!r}).head())"),
+        *_look_with_duckdb(example),
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _look_with_duckdb(table: Path) -> list[str]:
+    """A program for DuckDB where this Python has it, which cdcloader does not need; else what to ask it."""
+    if find_spec("duckdb") is None:
+        path = str(table).replace("'", "''")
+        return ["With DuckDB installed:", f"  SELECT * FROM delta_scan('{path}') LIMIT 5;"]
+    # DuckDB fetches its delta extension over the network, unless that was installed as a package.
+    packaged = find_spec("duckdb_extensions") and find_spec("duckdb_extension_delta")
+    extension = "from duckdb_extensions import import_extension as add; add('delta'); " if packaged else ""
+    look = f"import duckdb; print(duckdb.execute('SELECT * FROM delta_scan(?) LIMIT 5', [{str(table)!r}]).pl())"
+    return ["With DuckDB:", _python(extension + look)]
+
+
+def _python(program: str) -> str:
+    """The program as a command for this Python, which has what the program imports."""
+    return f"  {shlex.quote(sys.executable)} -c {_shell_word(program)}"
 
 
 def _shell_word(text: str) -> str:

@@ -1,33 +1,25 @@
-"""Data files: Parquet in key order with Delta statistics, written once and never changed.
-
-Statistics follow the Delta protocol, "Per-file Statistics": strings are cut at 32 characters (a cut maximum is
-raised so that it still bounds), timestamps are ISO 8601, decimals are JSON numbers.
-"""
+"""Data files: Parquet in key order with Delta statistics, written once and never changed."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
-from typing import Any
 from urllib.parse import quote, unquote
 
 import polars as pl
 
 from cdcloader.changes.schema import Schema, polars_schema
 from cdcloader.errors import TableError
-from cdcloader.lake import deletion_vectors
+from cdcloader.lake import deletion_vectors, statistics
 from cdcloader.lake.snapshot import DataFile
 from cdcloader.objects import Objects
 
 POSITION = "__position"
-_STRING_LIMIT = 32
-_ROW_GROUP_BYTES = 8 << 20
+ROW_GROUP_BYTES = 8 << 20
 _ROW_GROUP_ROWS = (8_192, 122_880)
 
 
@@ -40,15 +32,25 @@ def write(
     now_ms: int,
 ) -> DataFile:
     """Write one data file from a frame in key order, without its partition columns; returns its log entry."""
-    folder = "".join(f"{name.replace('/', '%2F')}={_folder_value(value)}/" for name, value in partition_values.items())
-    key = f"{folder}part-00000-{uuid.uuid4()}-c000.zstd.parquet"
+    key = new_key(partition_values)
     content = frame.drop(list(partition_values), strict=False)
     buffer = BytesIO()
     content.write_parquet(buffer, compression="zstd", statistics=True, row_group_size=row_group_rows(content))
     body = buffer.getbuffer()
     objects.write(f"{table}/{key}", body)
-    # The log holds a URL-encoded path, so that the percent signs of a folder name are encoded again.
-    return DataFile(quote(key, safe="/=-._"), dict(partition_values), len(body), now_ms, statistics_json(content))
+    stats = statistics.to_json(content.height, statistics.summarise(content))
+    return DataFile(path_of(key), dict(partition_values), len(body), now_ms, stats)
+
+
+def new_key(partition_values: Mapping[str, str | None]) -> str:
+    """The key of a new data file, relative to the table."""
+    folder = "".join(f"{name.replace('/', '%2F')}={_folder_value(value)}/" for name, value in partition_values.items())
+    return f"{folder}part-00000-{uuid.uuid4()}-c000.zstd.parquet"
+
+
+def path_of(key: str) -> str:
+    """A key as the log spells it: URL-encoded, so that the percent signs of a folder name are encoded again."""
+    return quote(key, safe="/=-._")
 
 
 def key_of(table: str, file: DataFile) -> str:
@@ -157,76 +159,11 @@ def partition_literal(text: str | None, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(text).cast(dtype)
 
 
-def row_group_rows(frame: pl.DataFrame) -> int:
+def row_group_rows(frame: pl.DataFrame, group_bytes: int = ROW_GROUP_BYTES) -> int:
     """Rows a row group: about 8 MiB in memory, so that statistics can prune inside a file."""
     width = max(1.0, frame.estimated_size() / max(1, frame.height))
     low, high = _ROW_GROUP_ROWS
-    return int(min(high, max(low, _ROW_GROUP_BYTES / width)))
-
-
-def statistics_json(frame: pl.DataFrame) -> str:
-    """The `stats` of an add action: rows, and per column minimum, maximum and number of NULLs."""
-    bounded = [name for name, dtype in frame.schema.items() if dtype != pl.Binary]
-    exprs = [pl.all().null_count().name.prefix("n:")]
-    exprs += [bound for name in bounded for bound in _bounds(name, frame.schema[name])]
-    floats = [name for name in bounded if frame.schema[name].is_float()]
-    exprs += [pl.col(floats).is_nan().any().name.prefix("x:")] if floats else []
-    row = frame.select(exprs).row(0, named=True)
-    with_nan = {name for name in floats if row[f"x:{name}"]}
-    usable = [name for name in bounded if row[f"a:{name}"] is not None and name not in with_nan]
-    usable = [name for name in usable if not (frame.schema[name].is_temporal() and _beyond_years(row, name))]
-    lows = {name: _bound(row[f"a:{name}"], upper=False) for name in usable}
-    highs = {name: _bound(row[f"z:{name}"], upper=True) for name in usable}
-    nulls = {name: str(row[f"n:{name}"]) for name in frame.columns}
-    return (
-        f'{{"numRecords":{frame.height},"minValues":{_object(lows)},'
-        f'"maxValues":{_object(highs)},"nullCount":{_object(nulls)}}}'
-    )
-
-
-def _bounds(name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
-    """Minimum and maximum; moments as text, because Python knows no year before 1 or after 9999."""
-    low, high = pl.col(name).min(), pl.col(name).max()
-    if dtype.is_temporal():
-        pattern = "%Y-%m-%d" if dtype == pl.Date else "%Y-%m-%dT%H:%M:%S%.6f"
-        zone = "Z" if isinstance(dtype, pl.Datetime) and dtype.time_zone else ""
-        low, high = (bound.dt.to_string(pattern) + zone for bound in (low, high))
-    return low.alias(f"a:{name}"), high.alias(f"z:{name}")
-
-
-def _object(members: Mapping[str, str | None]) -> str:
-    return "{" + ",".join(f"{json.dumps(k)}:{v}" for k, v in members.items() if v is not None) + "}"
-
-
-def _bound(value: Any, *, upper: bool) -> str | None:
-    """A bound as a JSON literal; None when there is none to give."""
-    if isinstance(value, str):
-        return _string_bound(value, upper=upper)
-    if isinstance(value, bool | int):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return json.dumps(value) if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return None
-
-
-def _beyond_years(row: Mapping[str, Any], name: str) -> bool:
-    """Whether a bound has no four-digit year, which readers of statistics cannot parse."""
-    return not all(re.match(r"\d{4}-", row[f"{side}:{name}"]) for side in "az")
-
-
-def _string_bound(value: str, *, upper: bool) -> str | None:
-    if len(value) <= _STRING_LIMIT or not upper:
-        return json.dumps(value[:_STRING_LIMIT], ensure_ascii=False)
-    # Raising the last character that can be raised keeps the cut text above every value it stands for.
-    cut = value[:_STRING_LIMIT]
-    while cut:
-        raised = ord(cut[-1]) + 1
-        if not 0xD800 <= raised <= 0xDFFF and raised <= 0x10FFFF:
-            return json.dumps(cut[:-1] + chr(raised), ensure_ascii=False)
-        cut = cut[:-1]
-    return None
+    return int(min(high, max(low, group_bytes / width)))
 
 
 def _folder_value(value: str | None) -> str:

@@ -8,8 +8,9 @@ and the files keep to ranges of their own. Of rows with the same key, the one th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, cast
 
 import polars as pl
@@ -19,10 +20,13 @@ from cdcloader.changes import net
 from cdcloader.changes.schema import polars_schema
 from cdcloader.lake import datafiles
 from cdcloader.lake.apply import STORED_SHARE, Target
+from cdcloader.lake.filewriter import FileWriter
 from cdcloader.lake.snapshot import DataFile
 
 Key = tuple[Any, ...]
-_FAN_IN = 128
+Partition = tuple[str | None, ...]
+# As many runs are merged at once as row groups make a piece, because each open run has one in memory.
+_ROW_GROUPS_A_PIECE = 16
 _RANK = "__rank"
 
 
@@ -36,35 +40,49 @@ class Run:
     rank: int
 
 
-@dataclass(slots=True)
 class FullLoad:
-    """Collects a LOAD set for `target`. `piece_bytes` bounds what is held in memory (uncompressed)."""
+    """Collects a LOAD set for `target`; `piece_bytes` is what one of the few frames in memory may take.
 
-    target: Target
-    piece_bytes: int
-    superseded: int = 0
-    rows: int = 0
-    _runs: dict[tuple[str | None, ...], list[Run]] = field(default_factory=dict)
-    _waiting: list[pl.DataFrame] = field(default_factory=list)
-    _waiting_bytes: float = 0
-    _rank: int = 0
+    What comes in order is written behind what was written before, in a thread of its own, while the next chunk
+    is read. `superseded` counts rows that a later one of the same key replaced.
+    """
+
+    def __init__(self, target: Target, piece_bytes: int) -> None:
+        self.target = target
+        self.superseded = 0
+        self.rows = 0
+        self._piece_bytes = piece_bytes
+        self._row_group_bytes = min(datafiles.ROW_GROUP_BYTES, max(1, piece_bytes // _ROW_GROUPS_A_PIECE))
+        # Compressed bytes stay in memory until their file is whole.
+        self._file_bytes = min(target.file_bytes, piece_bytes)
+        self._order = list(dict.fromkeys([*target.partition_by, *target.key]))
+        self._runs: dict[Partition, list[Run]] = {}
+        self._growing: _Growing | None = None
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_bytes: float = 0
+        self._rank = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="cdcloader-write")
+        self._written: Future[None] | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take a chunk of typed rows with the helper columns of `changes.net`."""
         self._waiting.append(rows)
         self._waiting_bytes += rows.estimated_size()
-        if self._waiting_bytes >= self.piece_bytes:
+        if self._waiting_bytes >= self._piece_bytes or (len(self._waiting) == 1 and self._is_ordered(rows)):
             self._flush()
 
     def finish(self) -> None:
         """Merge what overlaps: after this the files hold the whole set, and nothing else of it is left behind."""
         self._flush()
+        self._settle()
+        self._close()
         for partition, runs in self._runs.items():
-            groups = _groups(runs, self.target.file_bytes)
+            groups = _groups(runs, min(self.target.file_bytes // 4, int(self._piece_bytes * STORED_SHARE) // 2))
             # Each group's old files are gone before the next is merged, so that a failure knows what to discard.
             for at, group in enumerate(groups):
                 groups[at] = self._merged(group) if len(group) > 1 else group
                 self._runs[partition] = [run for each in groups for run in each]
+        self._writer.shutdown()
 
     @property
     def files(self) -> list[DataFile]:
@@ -73,69 +91,92 @@ class FullLoad:
 
     def discard(self) -> None:
         """Delete the files written so far, when the load starts over."""
+        self._writer.shutdown(cancel_futures=True)
         self._delete([run for runs in self._runs.values() for run in runs])
         self._runs.clear()
-        self._waiting.clear()
-        self._waiting_bytes = 0
+
+    def _is_ordered(self, rows: pl.DataFrame) -> bool:
+        return not self._order or (_is_sorted(rows, self._order) and not net.sequence_columns(rows.columns))
 
     def _flush(self) -> None:
+        """Hand what is waiting to the writing thread, once that has finished what it has."""
         if not self._waiting:
             return
+        self._settle()
         frame = pl.concat(self._waiting)
-        self._waiting.clear()
+        self._waiting = []
         self._waiting_bytes = 0
-        # A column may be in both.
-        order = list(dict.fromkeys([*self.target.partition_by, *self.target.key]))
+        self._written = self._writer.submit(self._put, frame)
+
+    def _settle(self) -> None:
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
+    def _put(self, frame: pl.DataFrame) -> None:
         before = frame.height
         if self.target.key:
-            frame = _ordered(frame, order, self.target.key)
+            frame = _ordered(frame, self._order, self.target.key)
         elif self.target.partition_by:
-            frame = frame.sort(order, maintain_order=True)
+            frame = frame.sort(self._order, maintain_order=True)
         self.superseded += before - frame.height
         self.rows += frame.height
-        self._write(frame.select([column.name for column in self.target.schema]))
-
-    def _write(self, frame: pl.DataFrame) -> None:
-        target = self.target
-        for values, part in datafiles.split_partitions(frame, target.partition_by):
-            file = datafiles.write(target.objects, target.path, part, values, now_ms=target.now_ms)
-            low, high = (part.select(target.key).row(at) if target.key else () for at in (0, -1))
-            self._runs.setdefault(tuple(values.values()), []).append(Run(file, low, high, self._rank))
+        frame = frame.select([column.name for column in self.target.schema])
+        for values, part in datafiles.split_partitions(frame, self.target.partition_by):
+            self._append(values, part)
         self._rank += 1
 
+    def _append(self, values: Mapping[str, str | None], part: pl.DataFrame) -> None:
+        """Write rows behind the growing file, if they follow it; else they begin a new one."""
+        low, high = _range(part, self.target.key)
+        growing = self._growing
+        if growing and (growing.partition != tuple(values.values()) or (low and low <= growing.high)):
+            self._close()
+        if self._growing is None:
+            writer = self._new_file(values)
+            self._growing = _Growing(tuple(values.values()), writer, low, high, self._rank)
+        self._growing.writer.append(part)
+        self._growing.high, self._growing.rank = high, self._rank
+        if self._growing.writer.size >= self._file_bytes:
+            self._close()
+
+    def _close(self) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            file = growing.writer.close(now_ms=self.target.now_ms)
+            self._runs.setdefault(growing.partition, []).append(Run(file, growing.low, growing.high, growing.rank))
+
+    def _new_file(self, values: Mapping[str, str | None]) -> FileWriter:
+        target = self.target
+        return FileWriter(target.objects, target.path, values, row_group_bytes=self._row_group_bytes)
+
     def _merged(self, group: Sequence[Run]) -> list[Run]:
-        """One merge, or several levels of them, so that the number of files open at once stays bounded."""
+        """One merge, or several levels of them, so that what is open at once stays within the piece."""
         sequences = [[run] for run in sorted(group, key=lambda run: run.rank)]
-        while len(sequences) > _FAN_IN:
-            batches = [sequences[at : at + _FAN_IN] for at in range(0, len(sequences), _FAN_IN)]
+        while len(sequences) > _ROW_GROUPS_A_PIECE:
+            batches = [sequences[at : at + _ROW_GROUPS_A_PIECE] for at in range(0, len(sequences), _ROW_GROUPS_A_PIECE)]
             sequences = [self._merge_once([run for sequence in batch for run in sequence]) for batch in batches]
         return self._merge_once([run for sequence in sequences for run in sequence])
 
     def _merge_once(self, runs: Sequence[Run]) -> list[Run]:
         """Merge sorted files into sorted files that do not overlap, and delete the old ones."""
-        target, rank = self.target, max(run.rank for run in runs)
-        values = runs[0].file.partition_values
+        rank, values = max(run.rank for run in runs), runs[0].file.partition_values
         merged: list[Run] = []
-        pending: list[pl.DataFrame] = []
-        size = 0.0
-
-        def put() -> None:
-            frame = pl.concat(pending)
-            file = datafiles.write(target.objects, target.path, frame, values, now_ms=target.now_ms)
-            low, high = (frame.select(target.key).row(at) if target.key else () for at in (0, -1))
-            merged.append(Run(file, low, high, rank))
-
+        growing: _Growing | None = None
         before = sum(run.file.statistics()["numRecords"] for run in runs)
         after = 0
         for frame in self._merge_stream(runs):
-            pending.append(frame)
-            size += frame.estimated_size()
+            low, high = _range(frame, self.target.key)
+            if growing is None:
+                growing = _Growing((), self._new_file(values), low, high, rank)
+            growing.writer.append(frame)
+            growing.high = high
             after += frame.height
-            if size * STORED_SHARE >= target.file_bytes or size >= self.piece_bytes:
-                put()
-                pending, size = [], 0.0
-        if pending:
-            put()
+            if growing.writer.size >= self._file_bytes:
+                merged.append(Run(growing.writer.close(now_ms=self.target.now_ms), growing.low, growing.high, rank))
+                growing = None
+        if growing is not None:
+            merged.append(Run(growing.writer.close(now_ms=self.target.now_ms), growing.low, growing.high, rank))
         self.superseded += before - after
         self.rows -= before - after
         self._delete(runs)
@@ -170,9 +211,10 @@ class FullLoad:
         constant = self._key_literals(run.file)
         count = max(1, int(run.file.statistics()["numRecords"]))
         width = max(1.0, run.file.size / STORED_SHARE / count)
-        batch = max(1024, int(self.piece_bytes / min(fan_in, _FAN_IN) / width))
-        with self.target.objects.open_reader(datafiles.key_of(self.target.path, run.file)) as source:
-            for part in pq.ParquetFile(source).iter_batches(batch_size=batch, columns=names):
+        batch = max(1024, int(self._piece_bytes / min(fan_in, _ROW_GROUPS_A_PIECE) / width))
+        key, buffer = datafiles.key_of(self.target.path, run.file), max(1 << 16, self._row_group_bytes // 4)
+        with self.target.objects.open_reader(key, buffer_bytes=buffer) as source:
+            for part in pq.ParquetFile(source).iter_batches(batch_size=batch, columns=names, use_threads=False):
                 frame = cast("pl.DataFrame", pl.from_arrow(part))
                 yield frame.select(*(pl.col(name).cast(dtype) for name, dtype in types.items()), *constant)
 
@@ -185,6 +227,17 @@ class FullLoad:
 
     def _delete(self, runs: Sequence[Run]) -> None:
         self.target.objects.delete([datafiles.key_of(self.target.path, run.file) for run in runs])
+
+
+@dataclass(slots=True)
+class _Growing:
+    """The file that is being written, and the range of keys in it."""
+
+    partition: Partition
+    writer: FileWriter
+    low: Key
+    high: Key
+    rank: int
 
 
 class _Open:
@@ -225,26 +278,42 @@ def _up_to(bound: Key, key: Sequence[str], schema: pl.Schema) -> pl.Expr:
     return expression
 
 
-def _ordered(frame: pl.DataFrame, order: list[str], key: Sequence[str]) -> pl.DataFrame:
-    """The frame in (partition, key) order with each key once; sorted only where it is not already."""
+def _range(frame: pl.DataFrame, key: Sequence[str]) -> tuple[Key, Key]:
+    """The first and last key of a frame in key order; () without a key."""
+    low, high = (frame.select(key).row(at) if key else () for at in (0, -1))
+    return low, high
+
+
+def _is_sorted(frame: pl.DataFrame, order: Sequence[str]) -> bool:
     columns = pl.struct(order) if len(order) > 1 else pl.col(order[0])
-    if frame.select(columns).to_series().is_sorted() and not net.sequence_columns(frame.columns):
-        same = functools.reduce(lambda a, b: a & b, [pl.col(name) == pl.col(name).shift(-1) for name in key])
-        repeated = frame.select(same.fill_null(value=False).alias("same")).to_series()
-        return frame.filter(~repeated) if repeated.any() else frame
+    return frame.select(columns).to_series().is_sorted()
+
+
+def _ordered(frame: pl.DataFrame, order: list[str], key: Sequence[str]) -> pl.DataFrame:
+    """The frame in (partition, key) order with each key once; sorted only where it is not already.
+
+    A frame comes in the order in which it was read, so a stable sort puts the last of a key's rows last.
+    """
     if net.sequence_columns(frame.columns):
         frame = frame.sort(net.order_columns(frame.columns), nulls_last=False, maintain_order=True)
-    return frame.unique(list(key), keep="last", maintain_order=False).sort(order)
+    if set(order) != set(key):
+        # Rows of one key may lie in two partitions, where no neighbour tells.
+        frame = frame.unique(list(key), keep="last", maintain_order=True)
+    if not _is_sorted(frame, order):
+        frame = frame.sort(order, maintain_order=True)
+    same = functools.reduce(lambda a, b: a & b, [pl.col(name) == pl.col(name).shift(-1) for name in key])
+    repeated = frame.select(same.fill_null(value=False).alias("same")).to_series()
+    return frame.filter(~repeated) if repeated.any() else frame
 
 
-def _groups(runs: Sequence[Run], file_bytes: int) -> list[list[Run]]:
+def _groups(runs: Sequence[Run], small_bytes: int) -> list[list[Run]]:
     """Runs of one partition that belong into one merge: they overlap, or are small neighbours."""
     groups: list[list[Run]] = []
     high: Key = ()
     size = 0
     for run in sorted(runs, key=lambda r: (r.low, r.rank)):
         overlaps = bool(groups) and bool(run.low) and run.low <= high
-        small = bool(groups) and size + run.file.size <= file_bytes // 4
+        small = bool(groups) and size + run.file.size <= small_bytes
         if overlaps or small:
             groups[-1].append(run)
             high, size = max(high, run.high), size + run.file.size

@@ -25,6 +25,10 @@ from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
 
 _FETCHED_BYTES = 64 << 20
 _FETCHES = 16
+_RELOAD_HINT = (
+    "reload the table: set LastFullLoadDate to 1900-01-01 00:00:00 (where there are no LOAD files, delete the target's "
+    "folder and its state record)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +183,14 @@ def check_same_layout(context: Context, snapshot: Snapshot) -> None:
         raise TableError(
             f"partition_by is {[*table.partition_by]}, the target is partitioned by {[*snapshot.partition_columns]}",
             where=context.log.where,
-            hint="restore partition_by, or reload the table: set LastFullLoadDate to 1900-01-01 00:00:00",
+            hint=f"restore partition_by, or {_RELOAD_HINT}",
         )
     built = snapshot.configuration.get(KEY_PROPERTY)
     if built is not None and built != key_property(table):
         raise TableError(
             f"primary_key is {key_property(table)}, the target was built with {built}",
             where=context.log.where,
-            hint="restore primary_key, or reload the table: set LastFullLoadDate to 1900-01-01 00:00:00",
+            hint=f"restore primary_key, or {_RELOAD_HINT}",
         )
 
 

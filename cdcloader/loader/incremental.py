@@ -75,6 +75,15 @@ def apply_batch(
     return Committed(account, snapshot, applied, watch.seconds, tuple(files), newest)
 
 
+def files_before(context: Context, files: Sequence[RawFile], bad: str) -> list[RawFile]:
+    """The files at positions before that of the file whose path is `bad`; [] when that is the first, or none of them.
+
+    A file that cannot be read must not keep those before it waiting; a position is never split.
+    """
+    position = next((file.position for file in files if context.raw.path_of(file.key) == bad), 0)
+    return [file for file in files if file.position < position]
+
+
 def _gather(context: Context, base: Snapshot | None, files: Sequence[RawFile]) -> _Read:
     """All rows of the batch, in order, with the types of the table as it will be after the batch."""
     table_schema = base.schema(context.log.where) if base else ()

@@ -74,13 +74,14 @@ class Reporter:
 
     def full_load(self, plan: FullLoad) -> None:
         """A full load begins."""
+        skipped = [file.name for file in plan.leftovers][:_NAMED_FILES_MAX]
         structlog.get_logger().info(
             "full load begins",
             table=self.table,
             files=len(plan.files),
             bytes=sum(file.size for file in plan.files),
             reason=plan.reason,
-            skipped_files=[file.name for file in plan.leftovers][:_NAMED_FILES_MAX],
+            **({"skipped_files": skipped} if skipped else {}),
         )
 
     def rewound(self, record: Record, reason: str) -> None:
@@ -149,6 +150,11 @@ class Reporter:
             hint=error.hint,
             attempt=record.consecutive_failures,
         )
+
+    def not_recorded(self, error: CdcloaderError, trouble: CdcloaderError) -> None:
+        """A failure could not be written down in the state record; when that itself is the failure, it was told."""
+        if str(trouble) != str(error):
+            structlog.get_logger().warning("the failure could not be recorded", table=self.table, error=str(trouble))
 
     def upkeep_failed(self, error: CdcloaderError) -> None:
         """The table is right, but not as tidy as it should be."""

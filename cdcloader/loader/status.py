@@ -19,7 +19,7 @@ def status_of(
     return {
         "source": source,
         "target": target,
-        "phase": _phase(record),
+        "phase": _phase(record, error),
         "generation": record.generation if record else 0,
         "last_full_load_date": record.last_full_load_date.isoformat() if record and loaded else None,
         "last_incremental_file": record.last_incremental_file if record else None,
@@ -35,9 +35,10 @@ def status_of(
     }
 
 
-def _phase(record: Record | None) -> str:
+def _phase(record: Record | None, error: str | None) -> str:
     if record is None:
-        return str(Phase.NEW)
+        # Trouble where nothing is known yet: the record is damaged, or the source is not there.
+        return str(Phase.BLOCKED if error else Phase.NEW)
     return str(record.phase if record.active else Phase.PAUSED)
 
 

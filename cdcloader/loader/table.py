@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -30,11 +30,11 @@ from cdcloader.loader.account import (
 )
 from cdcloader.loader.context import Context
 from cdcloader.loader.full_load import load
-from cdcloader.loader.incremental import Committed, apply_batch
+from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
+from cdcloader.loader.listing import check_complete, list_source
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
-from cdcloader.source import names
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import (
     AppendLate,
@@ -86,6 +86,7 @@ class TableLoader:
         self._store = store
         self._report = reporter
         self._lease = Lease(store, context.settings.owner, context.settings.lease_seconds, is_gone)
+        self._failures = 0
         self.quarantined = 0
 
     @property
@@ -95,6 +96,11 @@ class TableLoader:
 
     def step(self) -> Step:
         """Take the next step. Raises what stands in its way; nothing is half done then."""
+        taken = self._step()
+        self._failures = 0
+        return taken
+
+    def _step(self) -> Step:
         record = self._report.record = self._record()
         if not record.active:
             self._look(record)
@@ -112,7 +118,7 @@ class TableLoader:
                 return self._work(record, plan)
             case _:
                 if record.phase in (Phase.BLOCKED, Phase.RETRYING):
-                    record = self._update(record, _healed(record, self.context.now()))
+                    record = self._update(record, record.healed(self.context.now()))
                 self._report.idle(record)
                 return Step(Outcome.IDLE)
 
@@ -124,7 +130,7 @@ class TableLoader:
                 record = self._store.get(context.path)
                 plan = self._look(record or self._first_record())
             except CdcloaderError as trouble:
-                error = str(trouble)
+                error, plan = str(trouble), self._report.plan
         return status_of(self.source, context.table.target, record, plan, context.now(), error=error)
 
     def conflict(self, error: CdcloaderError) -> None:
@@ -132,15 +138,32 @@ class TableLoader:
         self._report.conflict(error)
 
     def failed(self, error: CdcloaderError, phase: Phase) -> int:
-        """Write down what stopped the table, where operators look first; returns the failures in a row."""
-        record = self._store.get(self.context.path)
-        if record is None:
-            return 1
+        """Tell what stopped the table where operators look first; returns the failures in a row.
+
+        The state store may be the very thing that fails: metrics, status and log tell it then all the same.
+        """
+        recorded, unrecorded = None, None
+        try:
+            recorded = self._store.get(self.context.path)
+        except CdcloaderError as trouble:
+            unrecorded = trouble
+        marked = self._marked(recorded or self._report.record or self._first_record(), error, phase)
+        self._report.failed(marked, error)
+        try:
+            if recorded is not None:
+                self._store.update(recorded, marked)
+        except CdcloaderError as trouble:
+            unrecorded = trouble
+        if unrecorded is not None:
+            self._report.not_recorded(error, unrecorded)
+        return self._failures
+
+    def _marked(self, record: Record, error: CdcloaderError, phase: Phase) -> Record:
+        self._failures = max(self._failures, record.consecutive_failures) + 1
         marked = record.failed(
             phase=phase, error=error.what, file=error.where or None, hint=error.hint or None, now=self.context.now()
         )
-        self._report.failed(marked, error)
-        return self._store.update(record, marked).consecutive_failures
+        return replace(marked, consecutive_failures=self._failures)
 
     def release(self) -> None:
         """Let go of the lease, if it is still ours."""
@@ -189,32 +212,17 @@ class TableLoader:
     def _look(self, record: Record) -> Plan:
         """List the source and plan; the metrics of the backlog are true after this, whatever happens then."""
         context, progress = self.context, progress_of(record)
-        files = self._list(list_from(progress))
-        if needs_full_listing(files, progress):
-            files = self._list(0)
-        if not files and record.recorded_version is None:
-            raise TableError(
-                "there are no files of this source",
-                where=context.raw.path_of(context.table.source),
-                hint="check `raw` and `source`; DMS makes the folder when it writes the table's first row",
-            )
-        plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
-        self._report.backlog(plan)
+        listing = list_source(context, list_from(progress))
+        if needs_full_listing(listing.files, progress):
+            listing = list_source(context, 0)
+        self._report.strange_files(listing.strange)
+        plan = make_plan(listing.files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+        loaded = record.recorded_version is not None
+        if listing.files or loaded:
+            self._report.backlog(plan)
+        if record.active:
+            check_complete(context, listing, loaded=loaded)
         return plan
-
-    def _list(self, position: int) -> list[RawFile]:
-        prefix = f"{self.context.table.source}/"
-        start = names.name_before(position)
-        found = self.context.raw.list(prefix, start_after=f"{prefix}{start}" if start else "")
-        files, strange = [], []
-        for item in found:
-            file = names.parse(item.key, item.size, item.etag, item.last_modified)
-            if file is None:
-                strange.append(item.key)
-            else:
-                files.append(file)
-        self._report.strange_files(strange)
-        return files
 
     def _work(self, seen: Record, plan: Plan) -> Step:
         """Carry out a plan under the lease, on the log as it is now."""
@@ -255,8 +263,17 @@ class TableLoader:
         return self._finish(record, committed)
 
     def _apply(self, record: Record, base: Snapshot | None, files: Sequence[RawFile], *, late: bool) -> Step:
-        committed = apply_batch(self.context, base, record, files, late=late)
-        return self._finish(record, committed) if committed else self._skip_empty(record, files)
+        """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
+        while True:
+            try:
+                committed = apply_batch(self.context, base, record, files, late=late)
+            except TableError as error:
+                readable = [] if late else files_before(self.context, files, error.where)
+                if not readable:
+                    raise
+                files = readable
+            else:
+                return self._finish(record, committed) if committed else self._skip_empty(record, files)
 
     def _skip_empty(self, record: Record, files: Sequence[RawFile]) -> Step:
         """Files without a byte cannot make a table, but they are done with."""
@@ -329,7 +346,8 @@ class TableLoader:
             raise TableError(
                 f"the target is at version {base.version}, the state record at {record.recorded_version}",
                 where=where,
-                hint="the target was restored or made anew behind our back: delete its state record to load it again",
+                hint="it was restored or made anew behind our back. To go on from that version, delete the state "
+                "record; to load it anew, delete the target's folder and the record",
             )
         logged = logged_progress(base.transactions)
         if logged is None:
@@ -373,17 +391,3 @@ def _next_generation(record: Record, base: Snapshot | None) -> int:
 def _same_place(record: Record, seen: Record) -> bool:
     """Whether a plan that was made for `seen` holds for `record`."""
     return progress_of(record) == progress_of(seen) and record.active == seen.active
-
-
-def _healed(record: Record, now: datetime) -> Record:
-    """A table that has nothing left to do has no trouble either."""
-    loaded = record.recorded_version is not None
-    return replace(
-        record,
-        phase=Phase.STREAMING if loaded else Phase.NEW,
-        last_error=None,
-        last_error_file=None,
-        last_error_hint=None,
-        consecutive_failures=0,
-        updated_at=now.astimezone(UTC),
-    )

@@ -82,36 +82,6 @@ class Record:
     rows_quarantined: int = 0
     updated_at: datetime | None = None
 
-    def loaded(  # noqa: PLR0913
-        self,
-        *,
-        generation: int,
-        floor: int,
-        full_load_date: datetime,
-        newest: datetime,
-        files: int,
-        version: int,
-        position_file: str,
-        position: int,
-        now: datetime,
-    ) -> Record:
-        """After a full load was published as `version`: CDC files above `floor` come next."""
-        date = whole_seconds(full_load_date)
-        return replace(
-            self._healthy(now),
-            generation=generation,
-            floor=floor,
-            last_full_load_date=date,
-            recorded_full_load_date=date,
-            full_load_newest=newest,
-            full_load_files=files,
-            recorded_version=version,
-            last_incremental_file=position_file,
-            recorded_position=position,
-            ledger={},
-            ledger_from=position,
-        )
-
     def advanced(  # noqa: PLR0913
         self,
         *,
@@ -176,6 +146,11 @@ class Record:
         """Held by nobody; the epoch stays, because epochs only grow."""
         return replace(self, lease_owner=None, lease_expires_at=None)
 
+    def healed(self, now: datetime) -> Record:
+        """After trouble that went away by itself: a table that has nothing left to do has no trouble either."""
+        loaded = self.recorded_version is not None
+        return replace(self._healthy(now.astimezone(UTC)), phase=Phase.STREAMING if loaded else Phase.NEW)
+
     def _healthy(self, now: datetime) -> Record:
         return replace(
             self,
@@ -231,7 +206,8 @@ def from_attributes(attributes: Mapping[str, object]) -> Record:
             raise TableError(
                 f"the state record's {name} is damaged: {error}",
                 where=path,
-                hint=f"set {name} to a good value, or delete the record to load the table anew",
+                hint=f"set {name} to a good value, or delete the record: what it says is read back from the target "
+                "(but a pause, and the row totals)",
             ) from error
     return Record(**values)
 
@@ -314,8 +290,11 @@ def _write_date(time: datetime) -> str:
 def _read_date(stored: object) -> datetime:
     text, time = _parsed(stored)
     # Conditional writes compare the text, so that another spelling of the same second would never match again.
-    if time is None or time.tzinfo is not None or _write_date(time.replace(tzinfo=UTC)) != text:
+    if time is None or time.tzinfo is not None:
         raise ValueError(f"{text!r} should be a UTC time as '2026-01-31 23:59:59'")
+    spelled = _write_date(time.replace(tzinfo=UTC))
+    if spelled != text:
+        raise ValueError(f"{text!r} should be written {spelled!r}")
     return time.replace(tzinfo=UTC)
 
 

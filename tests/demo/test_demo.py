@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +79,26 @@ def test_files_replayed_one_change_at_a_time_give_the_model(tmp_path, terminal):
     code, output = run(tmp_path / "demo", replay, terminal=terminal)
     assert code == 0, output
     assert "Every table equals the model, row for row." in output
-    assert f"delta_scan('{tmp_path}/demo/lake/sampledb/productorder')" in output
+
+
+def test_the_last_lines_run_as_they_are_printed(tmp_path):
+    """Each command shows rows of the table, whatever is in the folder's name, with the Python that runs the demo."""
+    code, output = run(tmp_path / "it's-a-demo", replay, rounds=0)
+    assert code == 0
+    commands = [line for line in output.splitlines() if line.startswith(f"  {sys.executable} -c ")]
+    assert [name in command for name, command in zip(("polars", "duckdb"), commands, strict=True)] == [True, True]
+    for command in commands:
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert (done.returncode, "order_date" in done.stdout) == (0, True), done.stderr
+
+
+def test_without_duckdb_its_query_is_shown(tmp_path, monkeypatch):
+    """No command is printed that would need what is not installed."""
+    monkeypatch.setattr("cdcloader.demo.find_spec", lambda _name: None)
+    output = run(tmp_path / "demo", replay, rounds=0)[1]
+    query = f"  SELECT * FROM delta_scan('{tmp_path}/demo/lake/sampledb/productorder') LIMIT 5;"
+    assert ["With DuckDB installed:", query] == output.splitlines()[-2:]
+    assert "import duckdb" not in output
 
 
 def test_a_loader_that_leaves_tables_out_is_found_out(tmp_path):

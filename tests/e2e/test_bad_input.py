@@ -36,7 +36,7 @@ class Case:
     """A table with one bad file, the last of its files.
 
     `says` must all stand in the error, or in the reason of the quarantined row; `rows` is id -> name after the run
-    with the bad file, None where there is no table. A bad file may keep its whole batch waiting, or its own part.
+    with the bad file, None where there is no table.
     """
 
     file: str
@@ -51,7 +51,7 @@ class Case:
 
 
 def blocking(file: str, bad: bytes, mended: bytes, *says: str) -> Case:
-    return Case(file, bad, mended, says, (LOADED, AFTER_GOOD))
+    return Case(file, bad, mended, says, (AFTER_GOOD,))
 
 
 def misfit(bad_row: bytes, *says: str, raw: str = "") -> Case:

@@ -49,7 +49,8 @@ class World:
         settings = Settings(owner, self.limits, 60, 3600, self.piece_bytes, self.chunk_bytes, self.file_bytes)
         raw = Objects.open(str(self.root / "raw"))
         context = Context(self.table, raw, lake, DeltaLog(lake, "s/t"), settings, lambda: self.now)
-        metrics = Metrics(CollectorRegistry(), lambda: self.now)
+        self.registry = CollectorRegistry()
+        metrics = Metrics(self.registry, lambda: self.now)
         reporter = Reporter(
             "s/t", metrics, lambda: self.now, self.file_bytes, lambda _t, done: self.batches.append(done)
         )

@@ -208,6 +208,34 @@ def test_a_load_larger_than_memory_is_sorted_and_whole(make_world, key, shuffled
     assert on_disk == {f.path.rpartition("/")[2] for f in done.snapshot.files.values()}
 
 
+def test_a_large_load_with_a_key_that_holds_the_partition_is_sorted_and_whole(make_world):
+    """Merging pieces where the partition is a part of the key: each partition has its rows, once, in key order."""
+    import random
+
+    world = make_world(key=("id", "name"), partition_by=("name",), dms=DmsSettings(format="csv", header=True))
+    rows = [{"id": n, "name": f"n{n % 7}"} for n in range(5000)] + [{"id": n, "name": "n8"} for n in range(0, 5000, 7)]
+    random.Random(1).shuffle(rows)
+    for number, start in enumerate(range(0, len(rows), 1500), start=1):
+        world.load(rows[start : start + 1500], number=number)
+    world.load(rows[:50], number=9)
+    world.piece_bytes, world.chunk_bytes, world.file_bytes = 4_000, 2_000, 1_000
+    world.later(400)
+    world.run()
+    assert world.rows() == sorted((row["id"], row["name"]) for row in rows)
+    done = world.batches[-1]
+    assert done.account.superseded == 50
+    bounds = {}
+    for file in done.snapshot.files.values():
+        stats = file.statistics()
+        bounds.setdefault(file.partition_values["name"], []).append(
+            (stats["minValues"]["id"], stats["maxValues"]["id"])
+        )
+    assert len(bounds) == 8
+    assert any(len(ranges) > 1 for ranges in bounds.values())
+    for ranges in map(sorted, bounds.values()):
+        assert all(high < low for (_, high), (low, _) in itertools.pairwise(ranges))
+
+
 def test_the_later_of_two_loaded_rows_with_one_key_wins(make_world):
     """A LOAD set that holds a key twice leaves one row of it, also when the two are merged from different pieces."""
     world = make_world(dms=DmsSettings(format="csv", header=True))

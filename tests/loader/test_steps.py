@@ -1,11 +1,15 @@
 """One table through its life: loads, batches, reloads, late files, operators' edits, crashes between two steps."""
 
+import shutil
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
 import pytest
+import structlog
 
+from cdcloader.daemon import take_turn
 from cdcloader.errors import CommitConflict, StateConflict, TableError, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader.table import Outcome
@@ -298,8 +302,6 @@ def test_a_target_that_is_not_ours_is_refused(world):
 
 def test_a_target_that_is_gone_or_older_than_its_record_is_refused(world):
     """A table that vanished or was restored behind our back stops with a hint, and is not half filled."""
-    import shutil
-
     loaded(world)
     world.cdc([("I", row(8))])
     world.later()
@@ -407,6 +409,117 @@ def test_a_change_of_key_or_partitions_in_the_config_is_refused(world):
         world.run()
 
 
+def bad_name(world):
+    return world.put(f"{world.now:%Y%m%d-%H%M%S}000.parquet", b"no Parquet at all")
+
+
+def test_a_bad_file_does_not_keep_those_before_it_waiting(world):
+    """The files of the positions before it are applied; then it stops the table itself, and what follows waits."""
+    loaded(world)
+    for n in (7, 8):
+        world.cdc([("I", row(n))])
+        world.later()
+    name = bad_name(world)
+    world.later()
+    world.cdc([("I", row(9))])
+    loader = world.loader()
+    with pytest.raises(TableError, match="truncated or damaged") as caught:
+        world.run(loader)
+    assert caught.value.where.endswith(name)
+    assert [id_ for id_, _ in world.rows()] == [1, 2, 3, 7, 8]
+    assert loader.status(look=True)["backlog_files"] == 2
+    with pytest.raises(TableError, match="truncated or damaged"):
+        world.run()
+    (world.raw / name).unlink()
+    world.run()
+    assert [id_ for id_, _ in world.rows()] == [1, 2, 3, 7, 8, 9]
+
+
+def test_two_bad_files_are_met_in_their_order(world):
+    """Each stops the table in its turn, with everything before it applied."""
+    loaded(world)
+    for n in (7, 8):
+        world.cdc([("I", row(n))])
+        world.later()
+        name = bad_name(world)
+        world.later()
+        if n == 7:
+            first = name
+    with pytest.raises(TableError, match="truncated or damaged") as caught:
+        world.run()
+    assert caught.value.where.endswith(first)
+    assert world.rows()[-1][0] == 7
+
+
+def test_a_bad_file_does_not_split_its_position(world):
+    """A good file of the same position waits with it, for their rows belong together."""
+    loaded(world)
+    world.cdc([("I", row(7))])
+    world.later()
+    world.cdc([("I", row(8))])
+    world.put(f"{world.now:%Y%m%d-%H%M%S}0000.parquet", b"no Parquet at all")
+    with pytest.raises(TableError, match="truncated or damaged"):
+        world.run()
+    assert [id_ for id_, _ in world.rows()] == [1, 2, 3, 7]
+
+
+def test_a_late_bad_file_of_a_table_without_key_is_not_gone_around(make_world):
+    """Late files are appended together or not at all, so that none of them comes twice."""
+    world = make_world(key=None)
+    world.load([row(1)])
+    world.later()
+    first, second = world.now, world.later()
+    world.later()
+    world.cdc([("I", row(2))])
+    world.later()
+    world.run()
+    world.cdc([("I", row(3))], at=first, visible=world.now)
+    world.put(f"{second:%Y%m%d-%H%M%S}000.parquet", b"no Parquet at all")
+    with pytest.raises(TableError, match="truncated or damaged"):
+        world.run()
+    assert world.rows() == [(1, "x"), (2, "x")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["SEGMENT1_LOAD00000001.csv", "SEGMENT2_LOAD00000001.csv"],
+        ["east/LOAD00000001.csv"],
+        ["2026/03/01/20260301-120000000.parquet"],
+        ["LOAD00000001.json"],
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_files_in_a_layout_that_is_not_read_stop_the_table(world, names, beside):
+    """Beside files that are read, or alone: nothing is loaded without them, and the first one is named."""
+    if beside:
+        world.load([row(1)])
+        world.later(400)
+    for name in names:
+        (world.raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (world.raw / name).write_bytes(b"{}")
+    loader = world.loader()
+    with pytest.raises(TableError, match="layout that is not read yet") as caught:
+        world.run(loader)
+    assert caught.value.where.endswith(f"/s/t/{names[0]}")
+    assert ("the first of 2 files" in caught.value.what) == (len(names) == 2)
+    assert world.batches == []
+    assert "not read yet" in loader.status(look=True)["error"]
+    shutil.rmtree(world.raw)
+    world.load([row(1)])
+    world.later(400)
+    world.run()
+    assert world.rows() == [(1, "x")]
+
+
+def test_strange_files_alone_are_told(world):
+    """A folder that holds something else is not the same as a folder that is not there."""
+    for name in ("a.txt", "b.txt", "c.txt"):
+        world.put(name, b"")
+    with pytest.raises(TableError, match=r"no files that cdcloader reads; 3 others are there, such as s/t/a.txt"):
+        world.run()
+
+
 def test_cdc_without_any_load_starts_an_empty_table(world):
     """A CDC-only task, or a table that was empty: the changes make the table."""
     world.cdc([("I", row(1)), ("I", row(2)), ("D", row(1))])
@@ -446,6 +559,54 @@ def test_trouble_is_recorded_and_forgotten_when_it_is_over(world):
     assert world.loader().status(look=True)["error"] == "file.csv: broken (mend it)"
     world.run()
     assert (world.record().phase, world.record().last_error) == (Phase.STREAMING, None)
+
+
+def test_a_damaged_record_is_seen(world):
+    """Phase, failures, status and log tell of it, although it can be neither read nor written; mended, all is well."""
+    loaded(world)
+    path = world.record().path
+    world.store.put_item(path, {"LastFullLoadDate": "yesterday"})
+    loader = world.loader()
+    sample = world.registry.get_sample_value
+    with structlog.testing.capture_logs() as lines:
+        for failures in (1, 2):
+            ended = take_turn(loader, threading.Event())
+            assert ended.failures == failures
+            assert sample("cdcloader_consecutive_failures", {"table": "s/t"}) == failures
+    assert sample("cdcloader_table_phase", {"table": "s/t", "phase": "blocked"}) == 1
+    assert [line["event"] for line in lines] == ["table is blocked"] * 2
+    assert "LastFullLoadDate is damaged" in lines[0]["error"]
+    for status in (loader.status(look=False), world.loader().status(look=True)):
+        assert (status["phase"], "LastFullLoadDate is damaged" in status["error"]) == ("blocked", True)
+    world.store.put_item(path, {"LastFullLoadDate": "2026-03-01 12:00:00"})
+    assert take_turn(loader, threading.Event()).error is None
+    assert sample("cdcloader_consecutive_failures", {"table": "s/t"}) == 0
+    assert loader.status(look=False)["error"] is None
+
+
+def test_a_failure_that_cannot_be_recorded_is_told_all_the_same(world):
+    """The store refuses the write: metrics and log have the table's trouble, and a second line has the store's."""
+    loaded(world)
+    world.put("20260301-130000000.parquet", b"no Parquet at all")
+    world.later(7200)
+    loader = world.loader(store=FailingStore(world.store, 2, done=False))
+    with structlog.testing.capture_logs() as lines:
+        assert take_turn(loader, threading.Event()).failures == 1
+    assert [line["event"] for line in lines] == ["table is blocked", "the failure could not be recorded"]
+    assert world.record().last_error is None
+    assert loader.status(look=False)["phase"] == "blocked"
+
+
+def test_a_reload_that_an_operator_asked_for_is_logged_as_such(world):
+    """The log line of the full load says who wanted it, and names skipped files only where there are some."""
+    loaded(world)
+    record = world.record()
+    world.store.update(record, replace(record, last_full_load_date=NEVER))
+    with structlog.testing.capture_logs() as lines:
+        world.run()
+    [begins] = [line for line in lines if line["event"] == "full load begins"]
+    assert begins["reason"].startswith("an operator set LastFullLoadDate to 1900-01-01 00:00:00")
+    assert "skipped_files" not in begins
 
 
 def test_a_walkthrough_record_starts_with_a_full_load(world):

@@ -17,6 +17,7 @@ from cdcloader.source.names import (
     position_of_time,
     source_key,
     time_of_position,
+    unread_layout,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -105,6 +106,52 @@ def test_other_names_are_not_dms_files(name):
 def test_only_the_table_folder_holds_data_files(folder):
     """Files beside or below a table's folder are not its data."""
     assert parse(f"{folder}/LOAD00000001.csv".lstrip("/"), 1, "e", NOW) is None
+
+
+UNREAD = [
+    "SEGMENT1_LOAD00000001.csv",
+    "SEGMENT12_LOAD0000000A.csv.gz",
+    "east/SEGMENT1_LOAD00000001.parquet",
+    "east/LOAD00000001.csv",
+    "2024/01/31/20240131-101112123.parquet",
+    "2024-01-31/20240131-101112123.csv",
+    "2024_01_31_10/20240131-101112123.csv.gz",
+    "20240131/20240131-101112123.json",
+    "LOAD00000001.json",
+    "20240131-101112123.JSON",
+    "20240131-101112123.json.gz",
+]
+STRANGE = [
+    "notes.txt",
+    "LOAD1.json",
+    "LOAD00000001.csv.tmp",
+    "20240131-101112123.parquet.gz",
+    "archive/20240131-101112123.csv",
+    "2024/old/20240131-101112123.csv",
+    "2024/01/31/part-0000.parquet",
+    "manifest.json",
+]
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_layouts_that_are_not_read_are_known(name):
+    """Segments, date partitions and JSON are no files of ours, but must not be taken for strange ones either."""
+    assert unread_layout(f"sales/orders/{name}")
+    assert parsed(name) is None
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_other_files_are_no_layout_of_dms(name):
+    """Whatever else lies there, and CDC files that were moved aside."""
+    assert not unread_layout(f"sales/orders/{name}")
+    assert not unread_layout(name)
+
+
+@pytest.mark.parametrize("name", ["LOAD00000001.csv", "20240131-101112123.csv.gz", "FULL_LOAD_COMPLETE"])
+def test_files_that_are_read_are_no_unread_layout(name):
+    """What `parse` knows is read."""
+    assert parsed(name) is not None
+    assert not unread_layout(f"sales/orders/{name}")
 
 
 def test_sort_key():

@@ -132,7 +132,8 @@ def test_incomplete_set_waits(other):
     assert (found.until, found.files) == (at(330), loads)
     assert "2 LOAD files" in found.reason
     assert "200 s" in found.reason
-    assert "full_load.quiet_seconds" in found.reason
+    assert "full_load.quiet_seconds: set it to 0 for files that you copied" in found.reason
+    assert "; 1 LOAD file so far" in action([load(1, 0)], NEVER, now=30).reason
     assert isinstance(action([*loads, other], NEVER, now=329.9), Wait)
     assert isinstance(action([*loads, other], NEVER, now=330), FullLoad)
 
@@ -207,6 +208,9 @@ def test_an_earlier_full_load_date_reloads():
     files = [load(1, 100), load(2, 105)]
     assert action(files, edited).files == tuple(files)
     assert action(files, edited).reload
+    assert action(files, edited).reason.startswith("an operator set LastFullLoadDate to 2026-03-01 11:00:00")
+    again = [load(1, 500), load(2, 505)]
+    assert action(again, progress).reason.startswith("DMS loaded the table again")
 
 
 def test_a_later_full_load_date_prevents_a_reload():
@@ -331,7 +335,7 @@ def test_replaced_file_blocks_a_table_without_a_key():
     found = action([cdc(1, etag="new"), cdc(2)], streamed(cdc(1)), keyed=False)
     assert isinstance(found, Blocked)
     assert found.file == cdc(1, etag="new")
-    assert "primary_key" in found.hint
+    assert "LastFullLoadDate" in found.hint
     assert "reload" in found.hint
 
 

@@ -230,36 +230,11 @@ def test_a_failure_is_told_and_counted() -> None:
     )
 
 
-def test_a_full_load_begins_a_generation() -> None:
-    """The dates and the watermark are ours again, the ledger is empty, the error is gone."""
-    before = dataclasses.replace(blocked(), ledger={"a": "1"}, rows_inserted=5)
-    after = before.loaded(
-        generation=2,
-        floor=7,
-        full_load_date=NOW,
-        newest=NOW,
-        files=3,
-        version=4,
-        position_file=PATH + "7.parquet",
-        position=7,
-        now=NOW,
-    )
-    assert after == dataclasses.replace(
-        fresh(),
-        phase=Phase.STREAMING,
-        generation=2,
-        floor=7,
-        last_full_load_date=NOW.replace(microsecond=0),
-        recorded_full_load_date=NOW.replace(microsecond=0),
-        full_load_newest=NOW,
-        full_load_files=3,
-        recorded_version=4,
-        last_incremental_file=PATH + "7.parquet",
-        recorded_position=7,
-        ledger_from=7,
-        rows_inserted=5,
-        updated_at=NOW,
-    )
+def test_trouble_that_went_away_is_forgotten() -> None:
+    """Nothing left to do: the error is gone, and the phase is what the table has come to."""
+    assert blocked().healed(NOW) == dataclasses.replace(fresh(), updated_at=NOW)
+    loaded = dataclasses.replace(blocked(), recorded_version=3)
+    assert (loaded.healed(NOW).phase, loaded.healed(NOW).last_error) == (Phase.STREAMING, None)
 
 
 def test_a_batch_moves_the_watermark_and_adds_its_rows() -> None:
