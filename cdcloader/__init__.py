@@ -34,14 +34,10 @@ no I/O, read no clock and log nothing.
     logs.py             every bound log key
     config/             frozen models; YAML and environment; reports every fault at once
     errors.py           what happened, where, and what to do
-    allocators.py       how the process gives freed memory back
+    allocators.py       how the process gives freed memory back, for small budgets
 
 Imports go down this list, never up: cli > demo > wiring > daemon > loader > source | lake | state | web >
 objects > changes > metrics | logs > config > errors > allocators. `make check` keeps it so.
 """
 
-from cdcloader.allocators import bound_memory
-
 __version__ = "0.1.0"
-
-bound_memory()

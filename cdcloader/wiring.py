@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 
+from cdcloader.allocators import keep_little
 from cdcloader.config import Config, Table
 from cdcloader.config.models import DynamoDBState, SQLiteState
 from cdcloader.lake.log import DeltaLog
@@ -29,6 +30,8 @@ from cdcloader.state.store import StateStore
 _MIB = 1 << 20
 # What the process takes before it has read a row.
 _IMPORTS_MB = 140
+# Below this the memory that allocators keep would be a large part of the budget.
+_TIGHT_MB = 1024
 # Shares of a table's part of the memory budget. Text grows when it is parsed, sorted and encoded again, and
 # compressed files grow when they are read, so each share is what several copies of it leave room for.
 _CHUNK_SHARE, _PIECE_SHARE, _BATCH_SHARE = 24, 12, 8
@@ -62,6 +65,8 @@ def assemble(
 
     ConfigError when a name is unknown, or when raw, lake or state cannot be used at all.
     """
+    if config.memory_budget_mb < _TIGHT_MB:
+        keep_little()
     chosen = tuple(config.table(name) for name in tables) or config.tables
     raw, lake = Objects.open(config.raw), Objects.open(config.lake, create=True)
     store = _store(config)
