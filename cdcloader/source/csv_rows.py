@@ -160,16 +160,26 @@ class _Reader:
 
     def read(self, piece: Piece, first: int) -> tuple[Chunk, int]:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
-        fast = None if piece.skipped else self._fast(piece.text)
+        fast = None
+        if not piece.skipped:
+            tries = (self._fast(piece.text, decimals_as_text=way) for way in (True, False))
+            fast = next((frame for frame in tries if frame is not None), None)
         if fast is None:
             return self._slow(piece, first)
         numbers = pl.int_range(first, first + fast.height, eager=True)
         rows = change_rows(fast, self.columns, self.file, self.fmt, self.schema, numbers)
         return Chunk(rows, no_rejects(), rows.height, {}), 0
 
-    def _fast(self, text: memoryview) -> pl.DataFrame | None:
-        """The typed columns, or None when any value or row needs a closer look."""
+    def _fast(self, text: memoryview, *, decimals_as_text: bool) -> pl.DataFrame | None:
+        """The typed columns, or None when any value or row needs a closer look.
+
+        Polars makes decimals of text in a third of the time that pyarrow takes, but rounds what has more digits.
+        """
         as_text = self._read_as_text(text)
+        decimals = {name for name, kind in self.types.items() if decimal_parts(kind) and name not in as_text}
+        if not decimals and decimals_as_text:
+            return None
+        as_text |= decimals if decimals_as_text else set()
         arrow = {name: pa.string() if name in as_text else _arrow_type(kind) for name, kind in self.types.items()}
         try:
             table = self._parse(text, list(self.types), arrow)
@@ -181,6 +191,11 @@ class _Reader:
             column = frame.get_column(name)
             if kind == "timestamp":
                 typed.append(column.dt.replace_time_zone("UTC"))
+            elif name in as_text and name in decimals:
+                exact = _exact_decimals(column, kind)
+                if exact is None:
+                    return None
+                typed.append(exact)
             elif name in as_text:
                 parsed = parse_text(column, kind)
                 if parsed.null_count() > column.null_count() or (name in self.inferred and _lax(column, kind).any()):
@@ -322,6 +337,20 @@ def _is_too_wide(kind: str) -> bool:
     """Whether a decimal's scale leaves no room for that (half of the digits and more are behind the point)."""
     precision, scale = decimal_parts(kind) or (0, 0)
     return min(precision, _MAX_DIGITS - scale) < scale
+
+
+def _exact_decimals(text: pl.Series, kind: str) -> pl.Series | None:
+    """The decimals of a column of text, None when one of them may have been rounded or is none."""
+    _, scale = decimal_parts(kind) or (0, 0)
+    values = text.cast(polars_type(kind), strict=False)
+    if values.null_count() > text.null_count() or _overflows(values, kind):
+        return None
+    looked = text.to_frame("t").select(
+        behind_point=(pl.col("t").str.len_bytes() - pl.col("t").str.find(".", literal=True)).max(),
+        exponent=(pl.col("t").str.contains("e", literal=True) | pl.col("t").str.contains("E", literal=True)).any(),
+    )
+    behind_point, exponent = looked.row(0)
+    return None if exponent or (behind_point or 0) > scale + 1 else values.alias(text.name)
 
 
 def _overflows(column: pl.Series, kind: str) -> bool:

@@ -16,7 +16,7 @@ from cdcloader.source.row_format import CsvFormat, FileInput
 
 _T = TypeVar("_T")
 _PIECE_BYTES = 2**16
-_PIECES = 16
+_PIECES = 8
 _GZIP_STRIDE_BYTES = 2**23
 _GZIP_PIECES = 4
 

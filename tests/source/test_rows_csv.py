@@ -471,3 +471,22 @@ def test_dates_and_fractions_are_no_odd_zeros():
     """What begins with a zero, or holds one after a dash, and is no integer at all does not slow the parser down."""
     text = b"0,0.5,-0.5,2020-01-02 00:00:00,100,20,-10,a007\n0,0,0\n"
     assert not holds_odd_zeros(memoryview(text), CsvFormat(), hex_only=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1.50", "1.50"), ("1.5", "1.50"), ("7", "7.00"), ("1.500", "1.50"), ("15e-1", "1.50"), ("-0.05", "-0.05")],
+)
+def test_a_decimal_is_exact_however_it_is_written(value, expected):
+    """Fewer digits, zeros behind the scale and exponents are values; none of them is rounded."""
+    known: Schema = (Field("id", "long"), Field("v", "decimal(12,2)"))
+    rows = load(f"id,v\n1,{value}\n", fmt(known), "load").rows
+    assert [str(v) for v in rows["v"]] == [expected]
+
+
+@pytest.mark.parametrize("value", ["1.005", "15e-3", "1.0000000000000000001", "99999999999.00"])
+def test_a_decimal_that_would_be_rounded_is_a_reject(value):
+    """More digits than the type has, before or behind the point, put the row aside instead of changing it."""
+    known: Schema = (Field("id", "long"), Field("v", "decimal(12,2)"))
+    chunk = load(f"id,v\n1,{value}\n2,3\n", fmt(known), "load")
+    assert (chunk.rows["id"].to_list(), chunk.rejects["row"].to_list()) == ([2], [1])
