@@ -35,7 +35,7 @@ _TIGHT_MB = 1024
 # Shares of a table's part of the memory budget. Text grows when it is parsed, sorted and encoded again, and
 # compressed files grow when they are read, so each share is what several copies of it leave room for.
 _CHUNK_SHARE, _PIECE_SHARE, _BATCH_SHARE = 24, 12, 8
-_CHUNK_BYTES = (_MIB, 8 * _MIB)
+_CHUNK_BYTES = (_MIB, 16 * _MIB)
 
 
 @dataclass(frozen=True, slots=True)
