@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -160,11 +160,6 @@ def check_supported(snapshot: Snapshot, *, where: str) -> None:
             where=where,
             hint="drop the feature from the table, or give the source another `target`",
         )
-
-
-def without_vector(file: DataFile) -> DataFile:
-    """The same data file with no row marked dead."""
-    return replace(file, vector=None)
 
 
 def _present(body: Action) -> Action:

@@ -40,6 +40,12 @@ def list_source(context: Context, position: int) -> Listing:
 
 def check_complete(context: Context, listing: Listing, *, loaded: bool) -> None:
     """TableError when the files that are read are not all that DMS wrote, or when there are none to begin with."""
+    if not names.is_table_folder(context.table.source):
+        raise TableError(
+            "this is a folder of DMS's own (control tables, validation reports) and no table",
+            where=context.raw.path_of(context.table.source),
+            hint="take it out of `tables`",
+        )
     if listing.unread:
         count = len(listing.unread)
         raise TableError(

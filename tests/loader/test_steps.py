@@ -622,3 +622,10 @@ def test_a_walkthrough_record_starts_with_a_full_load(world):
     )  # fmt: skip
     loaded(world)
     assert world.rows() == [(1, "first"), (2, "loaded"), (3, "loaded")]
+
+
+def test_a_control_table_of_dms_is_no_table(world):
+    """A source that names a folder of DMS's own is refused by name, whatever files stand there."""
+    world.table = world.table.model_copy(update={"source": "s/awsdms_status"})
+    with pytest.raises(TableError, match="and no table"):
+        world.run()
