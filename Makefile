@@ -1,6 +1,8 @@
 # What a developer of cdcloader calls. Everything is made inside this folder; `make clean` removes it.
 
 PYTHON ?=
+# What `make bench` hands on, such as ARGS="--only scattered".
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
@@ -9,7 +11,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Two installs into one environment at once would break it.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench venv lock clean
+.PHONY: help demo test test-long check fmt bench venv lock clean
 
 # No cache outside this folder, no questions, and only errors are shown.
 export PIP_NO_CACHE_DIR := 1
@@ -19,13 +21,16 @@ export PIP_ROOT_USER_ACTION := ignore
 PIP := $(BIN)/python -m pip -qq
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUN_STAMP) ## Play DMS over a sample database, load it, and prove the tables (under a minute)
 	@$(BIN)/cdcloader demo
 
 test: $(DEV_STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -q
+
+test-long: $(DEV_STAMP) ## Run the tests that take long: thousands of commits and random histories
+	@$(BIN)/python -m pytest -q -m slow
 
 check: $(DEV_STAMP) ## Run ruff, mypy --strict, the import rules and the tests
 	@$(BIN)/ruff check --quiet .
@@ -37,8 +42,8 @@ check: $(DEV_STAMP) ## Run ruff, mypy --strict, the import rules and the tests
 fmt: $(DEV_STAMP) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-bench: $(DEV_STAMP) ## Measure speed against bare Polars and DeltaTable.merge
-	@$(BIN)/python -m tests.bench
+bench: $(DEV_STAMP) ## Measure speed, memory and bytes against the peers (about an hour; a minute with ARGS=--quick)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 venv: $(DEV_STAMP) ## Make or renew the environment in .venv
 

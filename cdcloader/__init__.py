@@ -13,15 +13,22 @@ no I/O, read no clock and log nothing.
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing
       rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
     lake/               the Delta table
-      log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds
-      load.py                    a full load of any size, in bounded memory; filewriter.py grows its files
-      locate.py                  keys -> (file, row)
+      log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
+                                 checkpoints.py reads whole versions
+      target.py                  a table to write to, and what this process knows of it
+      load.py                    a full load of any size, in bounded memory; filewriter.py grows its files,
+                                 spill.py merges what came out of order, from local disk
+      locate.py                  keys -> (file, row): pruning.py, row_groups.py, key_index.py; key_cache.py keeps what
+                                 was read in memory, key_folder.py on local disk
       strategy.py         pure   what was hit -> the write plan
       apply.py                   a batch's net changes -> files to add and to remove
       datafiles.py               writes Parquet in key order, with Delta statistics (statistics.py, pure)
-      deletion_vectors.py pure   encode, decode, union
+      deletion_vectors.py pure   encode, decode; vectors.py reads, keeps and writes them
       quarantine.py              rows that could not be applied
-      upkeep.py                  checkpoints
+      compaction.py       pure   which files upkeep writes again, and with which others: small jobs (live.py, pure)
+      rewriting.py               carries such a job out, in bounded memory (sorted_rows.py)
+      upkeep.py                  describes a table to upkeep; the protocol without vectors; checkpoints
+      sweep.py                   deletes files that no version within the retention names, and expired log entries
     state/              where each table stands
       record.py           pure   the record, its phases and transitions
       store.py                   the protocol; dynamodb.py, sqlite.py and memory.py keep it
@@ -34,10 +41,14 @@ no I/O, read no clock and log nothing.
     logs.py             every bound log key
     config/             frozen models; YAML and environment; reports every fault at once
     errors.py           what happened, where, and what to do
-    allocators.py       how the process gives freed memory back, for small budgets
+    allocators.py       how much freed memory the allocators keep; the package calls it before Polars is imported
 
 Imports go down this list, never up: cli > demo > wiring > daemon > loader > source | lake | state | web >
 objects > changes > metrics | logs > config > errors > allocators. `make check` keeps it so.
 """
 
+from cdcloader.allocators import share_arenas
+
 __version__ = "0.1.0"
+
+share_arenas()

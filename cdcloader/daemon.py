@@ -54,10 +54,17 @@ class Pass:
         return isinstance(self.error, TransientError | StateConflict | CommitConflict)
 
 
-def take_turn(loader: TableLoader, stopping: threading.Event, *, slice_seconds: float = _SLICE_SECONDS) -> Pass:
+def take_turn(
+    loader: TableLoader,
+    stopping: threading.Event,
+    *,
+    slice_seconds: float = _SLICE_SECONDS,
+    tidying: threading.Semaphore | None = None,
+) -> Pass:
     """Step a table until nothing is left, its time slice is over, or something stops it; never raises.
 
-    This is the boundary that keeps one table's trouble from the others.
+    This is the boundary that keeps one table's trouble from the others. A table that is up to date is tidied; where
+    `tidying` has no room for it, at a later turn.
     """
     end = time.monotonic() + slice_seconds
     conflicts = 0
@@ -77,12 +84,28 @@ def take_turn(loader: TableLoader, stopping: threading.Event, *, slice_seconds: 
         except Exception as error:  # noqa: BLE001
             return _failed(loader, _known(loader, error))
         else:
+            if step.outcome is Outcome.IDLE and _tidied(loader, tidying):
+                continue
             if step.outcome is not Outcome.DONE:
                 break
             if time.monotonic() >= end:
                 return Pass(loader, step, more=True)
     _release(loader)
     return Pass(loader, step)
+
+
+def _tidied(loader: TableLoader, tidying: threading.Semaphore | None) -> bool:
+    """Upkeep, in the table's own turn; True when new data came meanwhile. Its trouble does not stop the table."""
+    if tidying is not None and not tidying.acquire(blocking=False):
+        return False
+    try:
+        return loader.tidy()
+    except Exception as error:  # noqa: BLE001
+        loader.untidy(_known(loader, error))
+        return False
+    finally:
+        if tidying is not None:
+            tidying.release()
 
 
 def _known(loader: TableLoader, error: Exception) -> CdcloaderError:
@@ -179,6 +202,8 @@ class Daemon:
         self._stopping = stopping
         self._ticked = time.monotonic()
         self._running: set[str] = set()
+        # Upkeep takes at most every other worker, so that new data of another table finds one free.
+        self._tidying = threading.Semaphore(max(1, workers // 2))
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": SchedulerPool(workers), "tick": SchedulerPool(1)},
@@ -222,7 +247,7 @@ class Daemon:
     def _turn(self, source: str) -> Pass:
         self._running.add(source)
         try:
-            return take_turn(self._loaders[source], self._stopping)
+            return take_turn(self._loaders[source], self._stopping, tidying=self._tidying)
         finally:
             self._running.discard(source)
 

@@ -27,6 +27,7 @@ from cdcloader import __version__
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PHASES = ("new", "full_load", "streaming", "paused", "blocked", "retrying")
+KEY_SOURCES = ("memory", "disk", "read")
 OPS = ("insert", "update", "delete", "noop", "superseded", "quarantined")
 
 # Files arrive every minute or so: seconds tell a healthy table, hours a stopped one.
@@ -98,6 +99,13 @@ class Metrics:
         """Another writer took the version that we planned for."""
         self._conflicts.labels(table).inc()
 
+    def upkeep(self, table: str, *, jobs: Mapping[str, int], seconds: float, written_bytes: int) -> None:
+        """A turn of upkeep has ended: its commits by kind, its duration, the bytes of the files it wrote."""
+        for kind, count in jobs.items():
+            self._upkeep_jobs.labels(table, kind).inc(count)
+        self._upkeep_seconds.labels(table).inc(seconds)
+        self._upkeep_bytes.labels(table).inc(written_bytes)
+
     def failures(self, table: str, count: int) -> None:
         """Failures of the table in a row; 0 after a success."""
         self._failures.labels(table).set(count)
@@ -134,6 +142,10 @@ class Metrics:
     def tick(self, time: datetime) -> None:
         """The loop has begun a pass."""
         self._tick.set(time.timestamp())
+
+    def key_cache_lookup(self, result: str) -> None:
+        """Keys were looked for in a data file; `result` is one of `KEY_SOURCES`, where its key columns came from."""
+        self._key_lookups.labels(result).inc()
 
     def forget(self, table: str) -> None:
         """Export nothing more about a table that is no longer configured."""
@@ -179,11 +191,22 @@ class Metrics:
         self._batches = self._counter("batches_total", "Batches, by result and strategy.", "result", "strategy")
         self._conflicts = self._counter("commit_conflicts_total", "Commits lost to another writer.")
         self._rewritten = self._counter("rewritten_bytes_total", "Bytes of data files that were written anew.")
+        self._upkeep_jobs = self._counter("upkeep_jobs_total", "Commits of upkeep, by what they were for.", "kind")
+        self._upkeep_bytes = self._counter("upkeep_written_bytes_total", "Bytes of the files that upkeep wrote.")
+        self._upkeep_seconds = self._counter("upkeep_seconds_total", "Seconds spent on upkeep.")
 
     def _make_process_metrics(self) -> None:
         self._tick = Gauge(
             "cdcloader_loop_last_tick_timestamp_seconds", "When the loop last began a pass.", registry=self._registry
         )
+        self._key_lookups = Counter(
+            "cdcloader_key_cache_lookups_total",
+            "Data files that keys were looked for in, by where their key columns came from.",
+            ("result",),
+            registry=self._registry,
+        )
+        for result in KEY_SOURCES:
+            self._key_lookups.labels(result)
         Info("cdcloader_build", "Versions of what runs.", registry=self._registry).info(
             {"version": __version__, "deltalake": installed_version("deltalake"), "polars": installed_version("polars")}
         )

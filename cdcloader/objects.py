@@ -27,15 +27,16 @@ from obstore.store import LocalStore, S3Store
 from cdcloader.errors import CdcloaderError, ConfigError, TableError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from _typeshed import WriteableBuffer
     from botocore.credentials import Credentials
-    from obstore import GetOptions
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig
 
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
+_PAGE_OBJECTS = 1_000
 _PART_BYTES = 16 * 1024 * 1024  # 10,000 parts of this size hold any data file
 # The daemon retries a table with its own pauses, so a call gives up within seconds.
 _RETRY: RetryConfig = {
@@ -134,13 +135,26 @@ class Objects:
         folder = _folder(prefix, self.path_of(prefix))
         with _errors_at(self.path_of(folder), _LIST):
             found = obstore.list(self._store, prefix=folder or None, offset=start_after or None).collect()
-        infos = [
-            ObjectInfo(meta["path"], meta["size"], (meta["e_tag"] or "").strip('"'), meta["last_modified"])
-            for meta in found
-            # The marker object "folder/" comes back as the folder's own name.
-            if meta["path"] != folder and not (self._local and "/." in f"/{meta['path']}")
-        ]
-        return sorted(infos, key=lambda info: info.key)
+        # The marker object "folder/" comes back as the folder's own name.
+        wanted = (m for m in found if m["path"] != folder and not (self._local and "/." in f"/{m['path']}"))
+        return sorted(map(_info, wanted), key=lambda info: info.key)
+
+    def pages(self, prefix: str = "", start_after: str = "") -> Iterator[Sequence[ObjectInfo]]:
+        """As `list`, a thousand at a time: on S3 a folder of any size is gone through in bounded memory."""
+        if self._local:
+            # A local folder is listed in the order of its disk, so that only the whole of it can be sorted.
+            found = self.list(prefix, start_after)
+            yield from (found[at : at + _PAGE_OBJECTS] for at in range(0, len(found), _PAGE_OBJECTS))
+            return
+        folder = _folder(prefix, self.path_of(prefix))
+        stream = obstore.list(self._store, prefix=folder or None, offset=start_after or None, chunk_size=_PAGE_OBJECTS)
+        while True:
+            # Around the request alone: what the caller does between two pages is no fault of the listing.
+            with _errors_at(self.path_of(folder), _LIST):
+                page = next(stream, None)
+            if page is None:
+                return
+            yield [_info(meta) for meta in page if meta["path"] != folder]
 
     def read(self, key: str) -> bytes:
         """The whole object; ObjectMissing when it is not there."""
@@ -309,6 +323,10 @@ def _open_s3(location: str) -> Objects:
         credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_KEPT),
     )
     return Objects(f"s3://{bucket}/{prefix}".rstrip("/"), store, credentials=credentials, options=options)
+
+
+def _info(meta: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(meta["path"], meta["size"], (meta["e_tag"] or "").strip('"'), meta["last_modified"])
 
 
 _REFUSED = re.compile(r"[\\\x00-\x1f\x7f]")

@@ -8,13 +8,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from cdcloader.allocators import keep_little
-from cdcloader.config import Config, Table
+from cdcloader.config import Config
 from cdcloader.config.models import DynamoDBState, SQLiteState
+from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
+from cdcloader.lake.vectors import Vectors
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
@@ -28,13 +31,17 @@ from cdcloader.state.sqlite import SQLiteStore
 from cdcloader.state.store import StateStore
 
 _MIB = 1 << 20
-# What the process takes before it has read a row.
-_IMPORTS_MB = 140
+# What the process takes before it has read a row, and what of it stays between batches.
+_IMPORTS_MB, _RUNNING_MB = 140, 200
 # Below this the memory that allocators keep would be a large part of the budget.
 _TIGHT_MB = 1024
 # Shares of a table's part of the memory budget. Text grows when it is parsed, sorted and encoded again, and
 # compressed files grow when they are read, so each share is what several copies of it leave room for.
-_CHUNK_SHARE, _PIECE_SHARE, _BATCH_SHARE = 24, 12, 8
+_CHUNK_SHARE, _PIECE_SHARE = 24, 12
+# Shares of what a batch may take beside the table's key columns. The rows that it holds are copied in parts only.
+_FETCH_SHARE, _PASS_SHARE, _BATCH_SHARE = 16, 12, 2
+# The part of the whole budget that key columns may take, between batches too.
+_KEYS_SHARE = 8
 _CHUNK_BYTES = (_MIB, 16 * _MIB)
 
 
@@ -73,23 +80,34 @@ def assemble(
     store.probe()
     metrics = Metrics(CollectorRegistry())
     settings = _settings(config, len(chosen))
-    loaders = tuple(_loader(table, raw, lake, store, metrics, settings, on_batch, stopping) for table in chosen)
+    keys, vectors = _key_cache(config, metrics), Vectors()
+    loaders = tuple(
+        _loader(
+            Context(table, raw, lake, DeltaLog(lake, table.target), settings, _now, stopping, keys, vectors),
+            store,
+            metrics,
+            on_batch,
+        )
+        for table in chosen
+    )
     return Assembly(config, raw, lake, store, metrics, loaders)
 
 
 def _loader(
-    table: Table,
-    raw: Objects,
-    lake: Objects,
-    store: StateStore,
-    metrics: Metrics,
-    settings: Settings,
-    on_batch: Callable[[str, Committed], None] | None,
-    stopping: Callable[[], bool],
+    context: Context, store: StateStore, metrics: Metrics, on_batch: Callable[[str, Committed], None] | None
 ) -> TableLoader:
-    context = Context(table, raw, lake, DeltaLog(lake, table.target), settings, _now, stopping)
-    reporter = Reporter(table.source, metrics, _now, settings.file_bytes, on_batch)
+    reporter = Reporter(context.table.source, metrics, _now, context.settings.file_bytes, on_batch)
     return TableLoader(context, store, reporter, owner_is_gone)
+
+
+def _key_cache(config: Config, metrics: Metrics) -> KeyCache:
+    """One for all tables, so that those that change most have most of it."""
+    return KeyCache(
+        config.memory_budget_mb * _MIB // _KEYS_SHARE,
+        Path(config.cache.path) if config.cache.path else None,
+        config.cache.max_mb * _MIB,
+        on_lookup=metrics.key_cache_lookup,
+    )
 
 
 def _store(config: Config) -> StateStore:
@@ -102,20 +120,25 @@ def _store(config: Config) -> StateStore:
 
 
 def _settings(config: Config, tables: int) -> Settings:
-    usable = max((config.memory_budget_mb - _IMPORTS_MB) * _MIB, config.memory_budget_mb * _MIB // 4)
-    share = usable // min(config.max_parallel_tables, tables)
+    budget_mb, parallel = config.memory_budget_mb, min(config.max_parallel_tables, tables)
+    share = max(budget_mb - _IMPORTS_MB, budget_mb // 4) * _MIB // parallel
+    batch_share = max(budget_mb - _RUNNING_MB - budget_mb // _KEYS_SHARE, budget_mb // 4) * _MIB // parallel
     return Settings(
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         limits=Limits(
             max_files=config.batch.max_files,
-            max_bytes=min(config.batch.max_bytes, share // _BATCH_SHARE),
+            max_bytes=config.batch.max_bytes,
             quiet_seconds=config.full_load.quiet_seconds,
             overlap_seconds=config.full_load.overlap_seconds,
         ),
         lease_seconds=config.lease_seconds,
         look_back_seconds=config.look_back_seconds,
+        upkeep_seconds=config.upkeep.seconds,
         piece_bytes=share // _PIECE_SHARE,
         chunk_bytes=min(max(share // _CHUNK_SHARE, _CHUNK_BYTES[0]), _CHUNK_BYTES[1]),
+        fetch_bytes=batch_share // _FETCH_SHARE,
+        batch_bytes=batch_share // _BATCH_SHARE,
+        pass_bytes=batch_share // _PASS_SHARE,
     )
 
 

@@ -320,7 +320,6 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"write_mode": "merge_on_read"}, "not supported yet; use auto or copy_on_write"),
         ({"write_mode": "cow"}, "none of auto, merge_on_read, copy_on_write"),
         ({"timestamps": "native"}, "did you mean naive?"),
         ({"partition_by": {"a": 1}}, "should be a list"),

@@ -37,6 +37,7 @@ METRICS = {
     "commit_conflicts_total": {"table"},
     "consecutive_failures": {"table"},
     "files_total": {"table", "kind", "result"},
+    "key_cache_lookups_total": {"result"},
     "lease_held": {"table"},
     "loop_last_tick_timestamp_seconds": set(),
     "rewritten_bytes_total": {"table"},

@@ -149,6 +149,19 @@ class Batch(Model):
     max_bytes: Whole = Field(default=1024**3, ge=1)
 
 
+class Cache(Model):
+    """Where the key columns of data files are kept beside memory, and how much of them."""
+
+    path: Annotated[str, AfterValidator(_local)] | None = None
+    max_mb: Whole = Field(default=4096, ge=1)
+
+
+class Upkeep(Model):
+    """How long a table is tidied at most, each time that it is found up to date."""
+
+    seconds: Seconds = Field(default=10, ge=0)
+
+
 class Csv(Model):
     """How the CSV files of a table are written."""
 
@@ -193,13 +206,6 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
 
-    @checks("write_mode")
-    @classmethod
-    def _supported(cls, value: str) -> str:
-        if value == "merge_on_read":
-            raise ValueError("merge_on_read is not supported yet; use auto or copy_on_write")
-        return value
-
 
 class Table(TableDefaults):
     """One source and the target that it is loaded into."""
@@ -225,6 +231,8 @@ class Config(Model):
     http: Http | None = Http()
     full_load: FullLoad = FullLoad()
     batch: Batch = Batch()
+    upkeep: Upkeep = Upkeep()
+    cache: Cache = Cache()
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 
     def table(self, source: str) -> Table:

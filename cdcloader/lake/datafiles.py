@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
+from typing import cast
 from urllib.parse import quote, unquote
 
+import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
+from pyroaring import BitMap64
 
 from cdcloader.changes.schema import Schema, polars_schema
 from cdcloader.errors import TableError
@@ -58,25 +62,16 @@ def key_of(table: str, file: DataFile) -> str:
     return f"{table}/{unquote(file.path)}"
 
 
-def write_all(
-    objects: Objects,
-    table: str,
-    frame: pl.DataFrame,
-    partition_by: Sequence[str],
-    *,
-    target_bytes: int,
-    bytes_per_row: float,
-    now_ms: int,
-) -> list[DataFile]:
-    """Write a frame that stands in (partition, key) order as files of about `target_bytes` each."""
-    files = []
+def pieces(
+    frame: pl.DataFrame, partition_by: Sequence[str], *, target_bytes: int, bytes_per_row: float
+) -> Iterator[tuple[dict[str, str | None], pl.DataFrame]]:
+    """(partition values, rows) of each file that a frame in (partition, key) order makes, of about `target_bytes`."""
     for values, rows in split_partitions(frame, partition_by):
         size = rows.height * bytes_per_row
-        pieces = max(1, round(size / target_bytes)) if size > 1.5 * target_bytes else 1
-        step = math.ceil(rows.height / pieces)
+        count = max(1, round(size / target_bytes)) if size > 1.5 * target_bytes else 1
+        step = math.ceil(rows.height / count)
         for start in range(0, rows.height, step):
-            files.append(write(objects, table, rows.slice(start, step), values, now_ms=now_ms))
-    return files
+            yield values, rows.slice(start, step)
 
 
 def split_partitions(
@@ -113,10 +108,17 @@ def partition_text(value: object) -> str | None:
 
 
 def read(
-    objects: Objects, table: str, file: DataFile, schema: Schema, *, columns: Sequence[str] | None = None
+    objects: Objects,
+    table: str,
+    file: DataFile,
+    schema: Schema,
+    *,
+    columns: Sequence[str] | None = None,
+    dead: BitMap64 | None = None,
 ) -> pl.DataFrame:
     """The live rows of a data file with the table's types; `POSITION` holds each row's number in the file.
 
+    `dead` are the rows that are left out; None means those of the file's vector.
     Partition columns come from the log; columns that the file lacks are NULL. TableError when it is unreadable.
     """
     wanted = list(columns) if columns is not None else [field.name for field in schema]
@@ -132,11 +134,37 @@ def read(
             where=objects.path_of(key_of(table, file)),
             hint="restore the file, or reload the table",
         ) from error
-    if file.vector:
-        where = objects.path_of(key_of(table, file))
-        dead = deletion_vectors.dead_rows(file.vector, lambda name: objects.read(f"{table}/{name}"), where=where)
-        frame = frame.filter(~pl.col(POSITION).is_in(pl.Series(list(dead), dtype=frame.schema[POSITION]).implode()))
+    frame = live_rows(frame, dead_rows(objects, table, file) if dead is None else dead)
     return frame.select(POSITION, *(_column(name, stored, file, types[name]) for name in wanted))
+
+
+def live_rows(frame: pl.DataFrame, dead: BitMap64) -> pl.DataFrame:
+    """A frame with `POSITION` without the rows at the dead positions."""
+    if not dead or not frame.height:
+        return frame
+    marks = np.zeros(max(dead.max(), int(cast("int", frame[POSITION].max()))) + 1, dtype=np.bool_)
+    marks[np.frombuffer(dead.to_array(), dtype=np.uint64)] = True
+    return frame.filter(~pl.Series(marks[frame[POSITION].to_numpy()]))
+
+
+def dead_rows(objects: Objects, table: str, file: DataFile) -> BitMap64:
+    """The positions that a file's vector marks; TableError when it cannot be read."""
+    if file.vector is None:
+        return BitMap64()
+
+    def read_vector(name: str, start: int, length: int) -> bytes:
+        return objects.read_range(f"{table}/{name}", start, length)
+
+    return deletion_vectors.dead_rows(file.vector, read_vector, where=objects.path_of(key_of(table, file)))
+
+
+def stored_rows(objects: Objects, table: str, file: DataFile) -> int:
+    """The number of rows in a data file, dead ones included; from its footer where the log does not say."""
+    rows = file.statistics().get("numRecords")
+    if rows is not None:
+        return int(rows)
+    with objects.open_reader(key_of(table, file), buffer_bytes=1 << 16) as source:
+        return int(pq.ParquetFile(source).metadata.num_rows)
 
 
 def _column(name: str, stored: set[str], file: DataFile, dtype: pl.DataType) -> pl.Expr:

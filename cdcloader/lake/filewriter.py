@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
@@ -20,13 +21,10 @@ _LOOKED_AT_ROWS = 10_000
 class FileWriter:
     """A Parquet file in the making; `append` frames in key order, then `close` once. Nothing stands before that."""
 
-    def __init__(
-        self, objects: Objects, table: str, partition_values: Mapping[str, str | None], *, row_group_bytes: int
-    ) -> None:
+    def __init__(self, objects: Objects, table: str, partition_values: Mapping[str, str | None]) -> None:
         self._objects = objects
         self._table = table
         self._values = dict(partition_values)
-        self._row_group_bytes = row_group_bytes
         self._buffer = BytesIO()
         self._writer: pq.ParquetWriter | None = None
         self._summaries: list[pl.DataFrame] = []
@@ -50,8 +48,8 @@ class FileWriter:
                 store_schema=False,
                 write_statistics=True,
             )
-        rows = datafiles.row_group_rows(content, self._row_group_bytes)
-        self._writer.write_table(data, row_group_size=rows)
+        groups = math.ceil(content.height / datafiles.row_group_rows(content))
+        self._writer.write_table(data, row_group_size=math.ceil(content.height / groups))
         self._summaries.append(statistics.summarise(content))
         self._rows += content.height
 

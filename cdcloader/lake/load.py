@@ -1,17 +1,16 @@
 """A full load of any size: chunks in, data files in key order out, in bounded memory.
 
-Each chunk is sorted and written at once. Where the files of one partition then overlap (DMS did not read the
-source in key order) or are small, they are merged as sorted streams, so that a key stands in the table once
-and the files keep to ranges of their own. Of rows with the same key, the one that was read last stays.
+What follows in key order grows a data file. What does not is sorted and put aside (`spill.py`), and merged at the
+end with the files that it overlaps, so that a key stands in the table once and the files keep to ranges of
+their own. Of rows with the same key, the one that was read last stays.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -19,24 +18,28 @@ import pyarrow.parquet as pq
 from cdcloader.changes import net
 from cdcloader.changes.schema import polars_schema
 from cdcloader.lake import datafiles
-from cdcloader.lake.apply import STORED_SHARE, Target
 from cdcloader.lake.filewriter import FileWriter
 from cdcloader.lake.snapshot import DataFile
+from cdcloader.lake.spill import Place, Spill, place, repeated
+from cdcloader.lake.target import STORED_SHARE, Target
 
-Key = tuple[Any, ...]
 Partition = tuple[str | None, ...]
-# As many runs are merged at once as row groups make a piece, because each open run has one in memory.
-_ROW_GROUPS_A_PIECE = 16
-_RANK = "__rank"
+_READ_BUFFER_BYTES = 1 << 20
+_READ_BATCHES_A_PIECE = 4
+# Of a piece, what is sorted at once: a sort makes copies that writing in order does not.
+_SORTED_SHARE = 1 / 2
+# From this part of a piece on, rows that came in order begin a file of their own.
+_BEGINNINGS_A_PIECE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A sorted data file of the load with its key range; `rank` orders what was read, later wins."""
+    """A sorted data file of the load with its range; `rank` orders what was read, later wins."""
 
     file: DataFile
-    low: Key
-    high: Key
+    partition: Partition
+    low: Place
+    high: Place
     rank: int
 
 
@@ -52,12 +55,11 @@ class FullLoad:
         self.superseded = 0
         self.rows = 0
         self._piece_bytes = piece_bytes
-        self._row_group_bytes = min(datafiles.ROW_GROUP_BYTES, max(1, piece_bytes // _ROW_GROUPS_A_PIECE))
-        # Compressed bytes stay in memory until their file is whole.
-        self._file_bytes = min(target.file_bytes, piece_bytes)
-        self._order = list(dict.fromkeys([*target.partition_by, *target.key]))
-        self._runs: dict[Partition, list[Run]] = {}
-        self._growing: _Growing | None = None
+        self._sorted_bytes = int(piece_bytes * _SORTED_SHARE)
+        self._names = [column.name for column in target.schema]
+        self._order = target.order
+        self._files = _Files(target, min(target.file_bytes, piece_bytes))
+        self._spill: Spill | None = None
         self._waiting: list[pl.DataFrame] = []
         self._waiting_bytes: float = 0
         self._rank = 0
@@ -65,35 +67,41 @@ class FullLoad:
         self._written: Future[None] | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take a chunk of typed rows with the helper columns of `changes.net`."""
+        """Take a chunk of typed rows, with the helper columns of `changes.net` if they order its rows."""
+        sequence = net.sequence_columns(rows.columns)
+        # The other helper columns would only be sorted, and dropped.
+        rows = rows.select(self._names + (net.order_columns(rows.columns) if sequence else []))
         self._waiting.append(rows)
         self._waiting_bytes += rows.estimated_size()
-        if self._waiting_bytes >= self._piece_bytes or (len(self._waiting) == 1 and self._is_ordered(rows)):
+        if self._waiting_bytes >= self._sorted_bytes or (len(self._waiting) == 1 and self._is_ordered(rows)):
             self._flush()
 
     def finish(self) -> None:
         """Merge what overlaps: after this the files hold the whole set, and nothing else of it is left behind."""
         self._flush()
         self._settle()
-        self._close()
-        for partition, runs in self._runs.items():
-            groups = _groups(runs, min(self.target.file_bytes // 4, int(self._piece_bytes * STORED_SHARE) // 2))
-            # Each group's old files are gone before the next is merged, so that a failure knows what to discard.
-            for at, group in enumerate(groups):
-                groups[at] = self._merged(group) if len(group) > 1 else group
-                self._runs[partition] = [run for each in groups for run in each]
+        self._files.close()
+        if self._spill is not None:
+            spill, self._spill = self._spill, None
+            # Without a key no row replaces another, and nothing has to be merged with the files.
+            self._merge(spill, _overlapping(self._files.whole, spill.low, spill.high) if self.target.key else [])
+        small_bytes = min(self.target.file_bytes // 4, int(self._piece_bytes * STORED_SHARE) // 2)
+        for group in _groups(self._files.whole, small_bytes, keyed=bool(self.target.key)):
+            if len(group) > 1:
+                self._merge(Spill(self._order, self.target.key, self._sorted_bytes), group)
         self._writer.shutdown()
 
     @property
     def files(self) -> list[DataFile]:
         """The files written so far; after `finish`, those of the load."""
-        return [run.file for runs in self._runs.values() for run in runs]
+        return [run.file for run in self._files.whole]
 
     def discard(self) -> None:
         """Delete the files written so far, when the load starts over."""
         self._writer.shutdown(cancel_futures=True)
-        self._delete([run for runs in self._runs.values() for run in runs])
-        self._runs.clear()
+        if self._spill is not None:
+            self._spill.close()
+        self._delete(self._files.whole)
 
     def _is_ordered(self, rows: pl.DataFrame) -> bool:
         return not self._order or (_is_sorted(rows, self._order) and not net.sequence_columns(rows.columns))
@@ -103,185 +111,116 @@ class FullLoad:
         if not self._waiting:
             return
         self._settle()
-        frame = pl.concat(self._waiting)
+        self._written = self._writer.submit(self._put, self._waiting)
         self._waiting = []
         self._waiting_bytes = 0
-        self._written = self._writer.submit(self._put, frame)
 
     def _settle(self) -> None:
         if self._written is not None:
             self._written.result()
             self._written = None
 
-    def _put(self, frame: pl.DataFrame) -> None:
+    def _put(self, frames: list[pl.DataFrame]) -> None:
+        frame = pl.concat(frames)
+        # The pool remembers its arguments until this returns; what is sorted needs no second copy until then.
+        frames.clear()
         before = frame.height
-        if self.target.key:
-            frame = _ordered(frame, self._order, self.target.key)
-        elif self.target.partition_by:
-            frame = frame.sort(self._order, maintain_order=True)
+        came_ordered = self._is_ordered(frame)
+        frame = _ordered(frame, self._order, self.target.key, came_ordered=came_ordered).select(self._names)
         self.superseded += before - frame.height
         self.rows += frame.height
-        frame = frame.select([column.name for column in self.target.schema])
-        for values, part in datafiles.split_partitions(frame, self.target.partition_by):
-            self._append(values, part)
+        begins = came_ordered and frame.estimated_size() * _BEGINNINGS_A_PIECE >= self._piece_bytes
+        if begins or self._files.follows(frame):
+            self._files.append(frame, self._rank)
+        else:
+            # What is written after this has a higher rank, so that it needs a file of its own.
+            self._files.close()
+            self._spill = self._spill or Spill(self._order, self.target.key, self._sorted_bytes)
+            self._spill.add([frame], self._rank)
         self._rank += 1
 
-    def _append(self, values: Mapping[str, str | None], part: pl.DataFrame) -> None:
-        """Write rows behind the growing file, if they follow it; else they begin a new one."""
-        low, high = _range(part, self.target.key)
-        growing = self._growing
-        if growing and (growing.partition != tuple(values.values()) or (low and low <= growing.high)):
-            self._close()
-        if self._growing is None:
-            writer = self._new_file(values)
-            self._growing = _Growing(tuple(values.values()), writer, low, high, self._rank)
-        self._growing.writer.append(part)
-        self._growing.high, self._growing.rank = high, self._rank
-        if self._growing.writer.size >= self._file_bytes:
-            self._close()
-
-    def _close(self) -> None:
-        growing, self._growing = self._growing, None
-        if growing is not None:
-            file = growing.writer.close(now_ms=self.target.now_ms)
-            self._runs.setdefault(growing.partition, []).append(Run(file, growing.low, growing.high, growing.rank))
-
-    def _new_file(self, values: Mapping[str, str | None]) -> FileWriter:
-        target = self.target
-        return FileWriter(target.objects, target.path, values, row_group_bytes=self._row_group_bytes)
-
-    def _merged(self, group: Sequence[Run]) -> list[Run]:
-        """One merge, or several levels of them, so that what is open at once stays within the piece."""
-        sequences = [[run] for run in sorted(group, key=lambda run: run.rank)]
-        while len(sequences) > _ROW_GROUPS_A_PIECE:
-            batches = [sequences[at : at + _ROW_GROUPS_A_PIECE] for at in range(0, len(sequences), _ROW_GROUPS_A_PIECE)]
-            sequences = [self._merge_once([run for sequence in batch for run in sequence]) for batch in batches]
-        return self._merge_once([run for sequence in sequences for run in sequence])
-
-    def _merge_once(self, runs: Sequence[Run]) -> list[Run]:
-        """Merge sorted files into sorted files that do not overlap, and delete the old ones."""
-        rank, values = max(run.rank for run in runs), runs[0].file.partition_values
-        merged: list[Run] = []
-        growing: _Growing | None = None
-        before = sum(run.file.statistics()["numRecords"] for run in runs)
+    def _merge(self, spill: Spill, runs: Sequence[Run]) -> None:
+        """Merge what was put aside and these files into files that do not overlap, in place of the old ones."""
+        before = spill.rows + sum(run.file.statistics()["numRecords"] for run in runs)
         after = 0
-        for frame in self._merge_stream(runs):
-            low, high = _range(frame, self.target.key)
-            if growing is None:
-                growing = _Growing((), self._new_file(values), low, high, rank)
-            growing.writer.append(frame)
-            growing.high = high
-            after += frame.height
-            if growing.writer.size >= self._file_bytes:
-                merged.append(Run(growing.writer.close(now_ms=self.target.now_ms), growing.low, growing.high, rank))
-                growing = None
-        if growing is not None:
-            merged.append(Run(growing.writer.close(now_ms=self.target.now_ms), growing.low, growing.high, rank))
+        try:
+            for run in runs:
+                spill.add(self._stream(run), run.rank)
+                self._files.whole.remove(run)
+                self._delete([run])
+            # A merge makes one frame while the one before is written.
+            for frame in spill.merged():
+                self._settle()
+                self._written = self._writer.submit(self._files.append, frame, self._rank)
+                after += frame.height
+            self._settle()
+            self._files.close()
+        finally:
+            spill.close()
         self.superseded += before - after
         self.rows -= before - after
-        self._delete(runs)
-        return merged
 
-    def _merge_stream(self, runs: Sequence[Run]) -> Iterator[pl.DataFrame]:
-        """The rows of all runs in key order, each key once, in frames of bounded size."""
-        key = list(self.target.key)
-        if not key:
-            for run in sorted(runs, key=lambda r: r.rank):
-                yield from self._stream(run, len(runs))
-            return
-        closed = sorted(runs, key=lambda run: (run.low, run.rank))
-        open_runs: list[_Open] = []
-        while closed or open_runs:
-            bound = min((run.last for run in open_runs), default=None)
-            while closed and (bound is None or closed[0].low <= bound):
-                run = closed.pop(0)
-                open_runs.append(_Open(self._stream(run, len(runs)), key, run.rank))
-                bound = min(run.last for run in open_runs)
-            if bound is None:
-                return
-            taken = [run.take(bound, key) for run in open_runs]
-            open_runs = [run for run in open_runs if run.frame is not None]
-            frame = pl.concat(taken).sort([*key, _RANK]).unique(key, keep="last", maintain_order=True)
-            yield frame.drop(_RANK)
-
-    def _stream(self, run: Run, fan_in: int) -> Iterator[pl.DataFrame]:
-        """A run's rows in frames, small enough that all open runs together stay within the piece."""
-        names = [c.name for c in self.target.schema if c.name not in run.file.partition_values]
-        types = {name: dtype for name, dtype in polars_schema(self.target.schema).items() if name in names}
-        constant = self._key_literals(run.file)
-        count = max(1, int(run.file.statistics()["numRecords"]))
-        width = max(1.0, run.file.size / STORED_SHARE / count)
-        batch = max(1024, int(self._piece_bytes / min(fan_in, _ROW_GROUPS_A_PIECE) / width))
-        key, buffer = datafiles.key_of(self.target.path, run.file), max(1 << 16, self._row_group_bytes // 4)
-        with self.target.objects.open_reader(key, buffer_bytes=buffer) as source:
-            for part in pq.ParquetFile(source).iter_batches(batch_size=batch, columns=names, use_threads=False):
-                frame = cast("pl.DataFrame", pl.from_arrow(part))
-                yield frame.select(*(pl.col(name).cast(dtype) for name, dtype in types.items()), *constant)
-
-    def _key_literals(self, file: DataFile) -> list[pl.Expr]:
-        """The key columns that are partition columns too, and thus not in the file."""
+    def _stream(self, run: Run) -> Iterator[pl.DataFrame]:
+        """A file's rows with all columns of the table, in frames of a part of a piece."""
         types = polars_schema(self.target.schema)
-        values = file.partition_values
-        names = [name for name in self.target.key if name in values]
-        return [datafiles.partition_literal(values[name], types[name]).alias(name) for name in names]
+        values = run.file.partition_values
+        width = max(1.0, run.file.size / STORED_SHARE / max(1, int(run.file.statistics()["numRecords"])))
+        batch = max(1024, int(self._piece_bytes / _READ_BATCHES_A_PIECE / width))
+        columns = [
+            datafiles.partition_literal(values[name], dtype).alias(name) if name in values else pl.col(name).cast(dtype)
+            for name, dtype in types.items()
+        ]
+        stored = [name for name in types if name not in values]
+        key = datafiles.key_of(self.target.path, run.file)
+        with self.target.objects.open_reader(key, buffer_bytes=_READ_BUFFER_BYTES) as source:
+            for part in pq.ParquetFile(source).iter_batches(batch_size=batch, columns=stored, use_threads=False):
+                yield cast("pl.DataFrame", pl.from_arrow(part)).select(columns)
 
     def _delete(self, runs: Sequence[Run]) -> None:
         self.target.objects.delete([datafiles.key_of(self.target.path, run.file) for run in runs])
 
 
-@dataclass(slots=True)
-class _Growing:
-    """The file that is being written, and the range of keys in it."""
+class _Files:
+    """Data files written one after the other, each as long as rows of its partition follow in key order."""
 
-    partition: Partition
-    writer: FileWriter
-    low: Key
-    high: Key
-    rank: int
+    def __init__(self, target: Target, file_bytes: int) -> None:
+        self.whole: list[Run] = []
+        self._target = target
+        # Compressed bytes stay in memory until their file is whole.
+        self._file_bytes = file_bytes
+        self._growing: FileWriter | None = None
+        self._partition: Partition = ()
+        self._low: Place = ()
+        self._high: Place | None = None
+        self._rank = 0
 
+    def follows(self, frame: pl.DataFrame) -> bool:
+        """Whether the frame's rows all come behind those that were written last."""
+        if self._high is None or not frame.height:
+            return True
+        low = place(frame, self._target.order, 0)
+        return low > self._high or (low == self._high and not self._target.key)
 
-class _Open:
-    """A run that is being read: its current frame, and the highest key that the frame reaches."""
+    def append(self, frame: pl.DataFrame, rank: int) -> None:
+        """Write a frame in order, behind the growing file if it follows it."""
+        target = self._target
+        for values, part in datafiles.split_partitions(frame, target.partition_by):
+            if self._partition != tuple(values.values()) or not self.follows(part):
+                self.close()
+            if self._growing is None:
+                self._growing = FileWriter(target.objects, target.path, values)
+                self._partition, self._low = tuple(values.values()), place(part, target.order, 0)
+            self._growing.append(part)
+            self._high, self._rank = place(part, target.order, -1), rank
+            if self._growing.size >= self._file_bytes:
+                self.close()
 
-    def __init__(self, frames: Iterator[pl.DataFrame], key: Sequence[str], rank: int) -> None:
-        self._frames = frames
-        self._rank = rank
-        self.frame: pl.DataFrame | None = None
-        self.last: Key = ()
-        self._next(key)
-
-    def _next(self, key: Sequence[str]) -> None:
-        self.frame = next((frame for frame in self._frames if frame.height), None)
-        if self.frame is not None:
-            self.last = self.frame.select(key).row(-1)
-
-    def take(self, bound: Key, key: Sequence[str]) -> pl.DataFrame:
-        """The rows up to the bound; a frame that is used up is replaced by the next."""
-        if self.frame is None:
-            raise AssertionError("a run that is used up was asked for rows")
-        taken = self.frame.filter(_up_to(bound, key, self.frame.schema))
-        rest = self.frame.slice(taken.height)
-        if rest.height:
-            self.frame = rest
-        else:
-            self._next(key)
-        return taken.with_columns(pl.lit(self._rank).alias(_RANK))
-
-
-def _up_to(bound: Key, key: Sequence[str], schema: pl.Schema) -> pl.Expr:
-    """Rows whose key is at most the bound, in the order of tuples."""
-    pairs = [(pl.col(name), pl.lit(value, dtype=schema[name])) for name, value in zip(key, bound, strict=True)]
-    column, limit = pairs[-1]
-    expression = column <= limit
-    for column, limit in reversed(pairs[:-1]):
-        expression = (column < limit) | ((column == limit) & expression)
-    return expression
-
-
-def _range(frame: pl.DataFrame, key: Sequence[str]) -> tuple[Key, Key]:
-    """The first and last key of a frame in key order; () without a key."""
-    low, high = (frame.select(key).row(at) if key else () for at in (0, -1))
-    return low, high
+    def close(self) -> None:
+        """Finish the file that grows, if there is one."""
+        growing, self._growing = self._growing, None
+        if growing is not None and self._high is not None:
+            file = growing.close(now_ms=self._target.now_ms)
+            self.whole.append(Run(file, self._partition, self._low, self._high, self._rank))
 
 
 def _is_sorted(frame: pl.DataFrame, order: Sequence[str]) -> bool:
@@ -289,31 +228,40 @@ def _is_sorted(frame: pl.DataFrame, order: Sequence[str]) -> bool:
     return frame.select(columns).to_series().is_sorted()
 
 
-def _ordered(frame: pl.DataFrame, order: list[str], key: Sequence[str]) -> pl.DataFrame:
+def _ordered(frame: pl.DataFrame, order: list[str], key: Sequence[str], *, came_ordered: bool) -> pl.DataFrame:
     """The frame in (partition, key) order with each key once; sorted only where it is not already.
 
     A frame comes in the order in which it was read, so a stable sort puts the last of a key's rows last.
     """
     if net.sequence_columns(frame.columns):
         frame = frame.sort(net.order_columns(frame.columns), nulls_last=False, maintain_order=True)
-    if set(order) != set(key):
+    if key and set(order) != set(key):
         # Rows of one key may lie in two partitions, where no neighbour tells.
         frame = frame.unique(list(key), keep="last", maintain_order=True)
-    if not _is_sorted(frame, order):
+    if not came_ordered:
         frame = frame.sort(order, maintain_order=True)
-    same = functools.reduce(lambda a, b: a & b, [pl.col(name) == pl.col(name).shift(-1) for name in key])
-    repeated = frame.select(same.fill_null(value=False).alias("same")).to_series()
-    return frame.filter(~repeated) if repeated.any() else frame
+    same = repeated(frame, key) if key else None
+    return frame.filter(~same) if same is not None and same.any() else frame
 
 
-def _groups(runs: Sequence[Run], small_bytes: int) -> list[list[Run]]:
-    """Runs of one partition that belong into one merge: they overlap, or are small neighbours."""
+def _overlapping(runs: Sequence[Run], low: Place, high: Place) -> list[Run]:
+    """The runs that overlap a range, and those that overlap these."""
+    while True:
+        found = [run for run in runs if run.low <= high and low <= run.high]
+        reach = min([low, *(run.low for run in found)]), max([high, *(run.high for run in found)])
+        if reach == (low, high):
+            return found
+        low, high = reach
+
+
+def _groups(runs: Sequence[Run], small_bytes: int, *, keyed: bool) -> list[list[Run]]:
+    """Runs that belong into one merge: they overlap, or are small neighbours in one partition."""
     groups: list[list[Run]] = []
-    high: Key = ()
+    high: Place = ()
     size = 0
     for run in sorted(runs, key=lambda r: (r.low, r.rank)):
-        overlaps = bool(groups) and bool(run.low) and run.low <= high
-        small = bool(groups) and size + run.file.size <= small_bytes
+        overlaps = keyed and bool(groups) and run.low <= high
+        small = bool(groups) and groups[-1][0].partition == run.partition and size + run.file.size <= small_bytes
         if overlaps or small:
             groups[-1].append(run)
             high, size = max(high, run.high), size + run.file.size

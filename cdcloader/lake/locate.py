@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
 import polars as pl
+from pyroaring import BitMap64
 
-from cdcloader.changes.schema import Schema, polars_type
-from cdcloader.lake import datafiles
+from cdcloader.changes.schema import Schema, decimal_parts, polars_schema, polars_type
+from cdcloader.lake import datafiles, key_index, row_groups
 from cdcloader.lake.datafiles import POSITION
+from cdcloader.lake.key_cache import Found, KeyCache
+from cdcloader.lake.key_index import NET, KeyIndex
+from cdcloader.lake.pruning import Bounds, narrowed
 from cdcloader.lake.snapshot import DataFile
 from cdcloader.objects import Objects
 
-NET = "__net"
 # Spark cuts the timestamps of its statistics to milliseconds, so a maximum may lie that much too low.
 _TIMESTAMP_SLACK = timedelta(milliseconds=1)
+_FLOAT_DIGITS = 17
+_INTEGER_LIMITS = (-(1 << 63), (1 << 63) - 1)
+# A file with fewer rows is read whole: asking its footer first would cost more.
+WHOLE_ROWS = 1 << 16
+# At most this part of a file's row groups is read by itself.
+_PARTIAL_SHARE = 4
+# So few hits are looked up in a vector one by one; for more its rows are spread out first.
+_FEW_HITS = 4_096
+# Files are looked into side by side: on S3 most of the time is waiting.
+_LOOKUPS = 8
+
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
     """A file that was looked into.
 
-    `hits` pairs a row of the file (`POSITION`) with a row of the net changes (`NET`); `first` is the file's
-    lowest key, `rows` its number of live rows.
+    `hits` pairs a live row of the file (`POSITION`) with a row of the net changes (`NET`); `first` is the file's
+    lowest key, or its lower bounds, or (), as far as it is known; `rows` its number of live rows.
     """
 
     file: DataFile
     hits: pl.DataFrame
-    first: tuple[Any, ...]
+    first: Key
     rows: int
 
 
@@ -42,66 +58,175 @@ def candidates(files: Iterable[DataFile], keys: pl.DataFrame, schema: Schema) ->
 
     `keys` holds the key columns and `NET`, sorted by key.
     """
-    listed = list(files)
     types = {field.name: field.type for field in schema}
     names = [name for name in keys.columns if name != NET]
+    # NULL is no key, so a partition of NULL holds none.
+    listed = [file for file in files if all(file.partition_values.get(name, "") is not None for name in names)]
     bounds = [{name: bounds_of(file, name, types[name]) for name in names} for file in listed]
-    if not keys.height:
-        return []
-    leading = names[0]
-    starts, ends = _slices(keys[leading], [bound[leading] for bound in bounds])
-    found = []
-    for file, bound, start, end in zip(listed, bounds, starts, ends, strict=True):
-        allowed = keys.slice(start, max(0, end - start))
-        for name in names[1:]:
-            low, high = bound[name]
-            dtype = polars_type(types[name])
-            if allowed.height and low is not None:
-                allowed = allowed.filter(pl.col(name).is_between(pl.lit(low, dtype=dtype), pl.lit(high, dtype=dtype)))
-        if allowed.height:
-            found.append((file, allowed))
-    return found
+    return [(listed[number], allowed) for number, allowed in narrowed(keys, bounds)]
 
 
-def locate(objects: Objects, table: str, file: DataFile, keys: pl.DataFrame, schema: Schema) -> Located:
-    """Look for keys in one file; reads its key columns only. A key that stands there twice is found twice."""
+def locate_all(
+    objects: Objects,
+    table: str,
+    wanted: Sequence[tuple[DataFile, pl.DataFrame]],
+    schema: Schema,
+    *,
+    cache: KeyCache,
+    dead: Callable[[DataFile], BitMap64],
+) -> list[Located]:
+    """Look for the keys of `candidates`, each in its file: side by side, as far as what is read has its place."""
+    place = objects.path_of(table)
+
+    def one(wish: tuple[DataFile, pl.DataFrame]) -> Located:
+        file, keys = wish
+        return locate(objects, table, file, keys, schema, cache=cache, dead=dead(file))
+
+    largest = max((file.size for file, _ in wanted if not cache.knows(place, file)), default=1)
+    lookups = min(_LOOKUPS, len(wanted), max(1, cache.memory_bytes // max(1, largest)))
+    if lookups < 2:
+        return [one(wish) for wish in wanted]
+    with ThreadPoolExecutor(lookups, thread_name_prefix="cdcloader-locate") as pool:
+        return list(pool.map(one, wanted))
+
+
+def locate(
+    objects: Objects,
+    table: str,
+    file: DataFile,
+    keys: pl.DataFrame,
+    schema: Schema,
+    *,
+    cache: KeyCache,
+    dead: BitMap64,
+) -> Located:
+    """Look for keys in one file, whose `dead` rows do not count. A key that stands there twice is found twice.
+
+    `keys` holds the key columns and `NET`, sorted by key. Only key columns are read, and only those that the cache
+    lacks. TableError when the file cannot be read.
+    """
     names = [name for name in keys.columns if name != NET]
-    stored = datafiles.read(objects, table, file, schema, columns=names)
-    hits = stored.join(keys, on=names, how="inner").select(POSITION, NET)
-    return Located(file, hits, lowest(stored, names), stored.height)
+    stored = [name for name in names if name not in file.partition_values]
+    kinds = {field.name: field.type for field in schema}
+    constants = {
+        name: _partition_value(file.partition_values[name], kinds[name]) for name in names if name not in stored
+    }
+    keys = _in_partition(keys, constants)
+    if not stored or not keys.height:
+        rows = datafiles.stored_rows(objects, table, file)
+        hits = _live(_every_row(rows, keys), dead)
+        lows = tuple(bounds_of(file, name, kinds[name])[0] for name in names)
+        return Located(file, hits, () if None in lows else lows, rows - len(dead))
+    wanted = key_index.physical(pl.DataFrame([keys[name] for name in (*stored, NET)]))
+    index = _index(objects, table, file, wanted, schema, cache)
+    hits, better = key_index.find(index, wanted)
+    if better is not index:
+        cache.put(objects.path_of(table), file, better)
+    lowest = index.first(polars_schema(schema))
+    first = tuple(lowest[name] if name in lowest else bounds_of(file, name, kinds[name])[0] for name in names)
+    return Located(file, _live(hits, dead), () if None in first else first, index.rows - len(dead))
 
 
-def lowest(frame: pl.DataFrame, names: Sequence[str]) -> tuple[Any, ...]:
-    """The lowest key of a frame as a tuple; () when it has no rows."""
-    for name in names:
-        if frame.height:
-            frame = frame.filter(pl.col(name) == pl.col(name).min())
-    return frame.select(names).row(0) if frame.height else ()
+def _index(
+    objects: Objects, table: str, file: DataFile, keys: pl.DataFrame, schema: Schema, cache: KeyCache
+) -> KeyIndex:
+    """The index of the file's keys, as far as these keys need it; reads what is not known."""
+    place = objects.path_of(table)
+    known, found = cache.get(place, file) or (None, Found.READ)
+    if known is not None and not known.has(keys):
+        known = None
+    needed = _row_groups(known, keys) if known is not None else frozenset[int]()
+    if known is not None and (known.covered is None or needed <= known.covered):
+        cache.count(found)
+        return known
+    cache.count(Found.READ)
+    names = [name for name in keys.columns if name != NET]
+    index = _read_partly(objects, table, file, keys, schema, known) or _read_whole(objects, table, file, schema, names)
+    cache.put(place, file, index)
+    return index
 
 
-def bounds_of(file: DataFile, name: str, kind: str) -> tuple[Any, Any]:
+def _read_whole(objects: Objects, table: str, file: DataFile, schema: Schema, names: Sequence[str]) -> KeyIndex:
+    stored = datafiles.read(objects, table, file, schema, columns=names, dead=BitMap64())
+    return key_index.build(stored.select(names), stored.height)
+
+
+def _read_partly(
+    objects: Objects, table: str, file: DataFile, keys: pl.DataFrame, schema: Schema, known: KeyIndex | None
+) -> KeyIndex | None:
+    """An index of the row groups that may hold the keys, beside those known; None when they are not few."""
+    names = [name for name in keys.columns if name != NET]
+    groups = known.groups if known is not None else None
+    if groups is None:
+        if int(file.statistics().get("numRecords") or WHOLE_ROWS) < WHOLE_ROWS:
+            return None
+        groups = row_groups.read_footer(objects, table, file, schema, names)
+    covered = known.covered if known is not None and known.covered is not None else frozenset[int]()
+    missing = frozenset(number for number, _ in narrowed(keys, groups.bounds)) - covered
+    if (len(missing) + len(covered)) * _PARTIAL_SHARE > len(groups):
+        return None
+    read = row_groups.read_groups(objects, table, file, schema, names, groups, sorted(missing))
+    return key_index.extend(known, read, groups, sorted(missing), names)
+
+
+def _row_groups(known: KeyIndex, keys: pl.DataFrame) -> frozenset[int]:
+    return frozenset(number for number, _ in narrowed(keys, known.groups.bounds)) if known.groups else frozenset()
+
+
+def _in_partition(keys: pl.DataFrame, constants: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """The keys whose partition columns have the file's values, which its rows do not repeat."""
+    for name, value in constants.items():
+        keys = keys.filter(keys[name] == value) if value.null_count() == 0 else keys.clear()
+    return keys
+
+
+def _every_row(rows: int, keys: pl.DataFrame) -> pl.DataFrame:
+    """Each row of a file whose partition is the whole key."""
+    positions = pl.DataFrame({POSITION: pl.int_range(rows, dtype=pl.UInt32, eager=True)})
+    return positions.join(keys.select(NET), how="cross")
+
+
+def _live(hits: pl.DataFrame, dead: BitMap64) -> pl.DataFrame:
+    if not dead or not hits.height:
+        return hits
+    if hits.height > _FEW_HITS:
+        return datafiles.live_rows(hits, dead)
+    return hits.filter(pl.Series([position not in dead for position in hits[POSITION]], dtype=pl.Boolean))
+
+
+def bounds_of(file: DataFile, name: str, kind: str) -> Bounds:
     """(minimum, maximum) of a column in a file, (None, None) where the file does not say."""
     if name in file.partition_values:
-        text = file.partition_values[name]
-        if text is None:
-            return None, None
-        value = pl.select(datafiles.partition_literal(text, polars_type(kind))).item()
+        value = _partition_value(file.partition_values[name], kind).item()
         return value, value
-    low, high = _stored_bounds(file, name)
-    if low is None or high is None:
-        return None, None
-    return _typed(low, kind), _typed(high, kind, slack=_TIMESTAMP_SLACK)
+    return _bounds_in(file.stats, name, kind) if file.stats else (None, None)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _partition_value(text: str | None, kind: str) -> pl.Series:
+    return pl.select(datafiles.partition_literal(text, polars_type(kind))).to_series()
 
 
 # Every batch asks for the key bounds of every file, and a file's statistics never change.
-@functools.lru_cache(maxsize=20_000)
-def _bounds_in(stats: str, name: str) -> tuple[Any, Any]:
+@functools.lru_cache(maxsize=50_000)
+def _bounds_in(stats: str, name: str, kind: str) -> Bounds:
+    lows, highs = _extremes(stats)
+    low, high = lows.get(name), highs.get(name)
+    if low is None or high is None:
+        return None, None
+    try:
+        if parts := decimal_parts(kind):
+            return _decimal_bound(low, parts[1], ROUND_FLOOR), _decimal_bound(high, parts[1], ROUND_CEILING)
+        return _typed(low, kind), _typed(high, kind, slack=_TIMESTAMP_SLACK)
+    except OverflowError:
+        return None, None
+
+
+# The columns of a composite key are asked for one after the other.
+@functools.lru_cache(maxsize=8)
+def _extremes(stats: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     statistics = json.loads(stats, parse_float=Decimal)
-    return statistics.get("minValues", {}).get(name), statistics.get("maxValues", {}).get(name)
-
-
-def _stored_bounds(file: DataFile, name: str) -> tuple[Any, Any]:
-    return _bounds_in(file.stats, name) if file.stats else (None, None)
+    return statistics.get("minValues") or {}, statistics.get("maxValues") or {}
 
 
 def _typed(value: Any, kind: str, slack: timedelta = timedelta(0)) -> Any:
@@ -109,20 +234,24 @@ def _typed(value: Any, kind: str, slack: timedelta = timedelta(0)) -> Any:
         return date.fromisoformat(value)
     if kind in ("timestamp", "timestamp_ntz"):
         moment = datetime.fromisoformat(value) + slack
-        return moment if kind == "timestamp" else moment.replace(tzinfo=None)
-    if kind.startswith("decimal"):
-        return Decimal(value)
+        if kind == "timestamp_ntz":
+            return moment.replace(tzinfo=None)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     return float(value) if kind in ("float", "double") else value
 
 
-def _slices(keys: pl.Series, bounds: Sequence[tuple[Any, Any]]) -> tuple[list[int], list[int]]:
-    """Per file, where its range of the sorted leading key column begins and ends."""
-    lows = pl.Series([low for low, _ in bounds], dtype=keys.dtype, strict=False)
-    highs = pl.Series([high for _, high in bounds], dtype=keys.dtype, strict=False)
-    starts = keys.search_sorted(lows, side="left").to_list()
-    ends = keys.search_sorted(highs, side="right").to_list()
-    known = [low is not None for low, _ in bounds]
-    return (
-        [start if k else 0 for start, k in zip(starts, known, strict=True)],
-        [end if k else keys.len() for end, k in zip(ends, known, strict=True)],
-    )
+def _decimal_bound(value: Any, scale: int, rounding: str) -> Decimal:
+    """A bound of a decimal column, widened where its writer may have rounded it.
+
+    delta-rs takes decimals through 64-bit floats, which loses nothing up to 2**53 units of the last digit and shows in
+    no more than 17 digits; whole numbers go on to 64-bit integers, cut at their limits: OverflowError.
+    """
+    if value in _INTEGER_LIMITS:
+        raise OverflowError
+    exact = Decimal(value)
+    with localcontext(prec=80):
+        digits = 0 if isinstance(value, int) else len(exact.as_tuple().digits)
+        if digits > _FLOAT_DIGITS or abs(exact.scaleb(scale)) <= 1 << 53:
+            return exact
+        slack = abs(exact) / (1 << 52)
+        return (exact + (slack if rounding == ROUND_CEILING else -slack)).quantize(Decimal(1).scaleb(-scale), rounding)

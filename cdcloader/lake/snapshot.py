@@ -6,6 +6,7 @@ Actions are those of the Delta protocol ("Actions"); a checkpoint holds the same
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +26,8 @@ _WRITER_FEATURES = {
     "identityColumns", "columnMapping", "domainMetadata", "allowColumnDefaults",
 }  # fmt: skip
 _HIGHEST_READER, _HIGHEST_WRITER = 3, 7
+# How a path of the log begins that is not relative to the table.
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,14 @@ class DataFile:
         loaded = json.loads(self.stats, parse_float=Decimal) if self.stats else {}
         return loaded if isinstance(loaded, dict) else {}
 
-    def add(self) -> Action:
-        """The add action that makes the file live."""
+    def add(self, *, data_change: bool = True) -> Action:
+        """The add action that makes the file live; `data_change` is False where rows only move between files."""
         body: Action = {
             "path": self.path,
             "partitionValues": dict(self.partition_values),
             "size": self.size,
             "modificationTime": self.modification_time,
-            "dataChange": True,
+            "dataChange": data_change,
         }
         if self.stats:
             body["stats"] = self.stats
@@ -63,12 +66,12 @@ class DataFile:
             body["deletionVector"] = deletion_vectors.to_action(self.vector)
         return {"add": body}
 
-    def remove(self, now_ms: int) -> Action:
+    def remove(self, now_ms: int, *, data_change: bool = True) -> Action:
         """The remove action that ends the file; it names the vector, which is part of the file's identity."""
         body: Action = {
             "path": self.path,
             "deletionTimestamp": now_ms,
-            "dataChange": True,
+            "dataChange": data_change,
             "extendedFileMetadata": True,
             "partitionValues": dict(self.partition_values),
             "size": self.size,
@@ -149,17 +152,32 @@ def check_supported(snapshot: Snapshot, *, where: str) -> None:
     )
     problems += [name for name in enabled if configuration.get(name, "false").lower() == "true"]
     problems += [name for name in configuration if name.startswith("delta.constraints.")]
-    for column in snapshot.schema(where):
+    for column in _readable_schema(snapshot, where):
         promised = {"delta.invariants", "delta.generationExpression", "delta.identity.start"} & set(
             column.metadata or {}
         )
         problems += [f"{name} on column {column.name!r}" for name in sorted(promised)]
+    if any(_lies_elsewhere(file) for file in snapshot.files.values()):
+        problems.append("files outside its folder (a shallow clone)")
     if problems:
         raise TableError(
             f"the target uses {', '.join(problems)}, which cdcloader does not support",
             where=where,
             hint="drop the feature from the table, or give the source another `target`",
         )
+
+
+def _readable_schema(snapshot: Snapshot, where: str) -> Schema:
+    try:
+        return snapshot.schema(where)
+    except TableError as error:
+        hint = "drop the column from the table, or give the source another `target`"
+        raise TableError(error.what, where=error.where, hint=hint) from error
+
+
+def _lies_elsewhere(file: DataFile) -> bool:
+    """Whether a file or its vector is named by an absolute path."""
+    return bool(ABSOLUTE.match(file.path) or (file.vector and file.vector.storage_type == "p"))
 
 
 def _present(body: Action) -> Action:

@@ -19,6 +19,8 @@ from cdcloader.state.record import NEVER, Phase, Record, first_file
 
 _APP = re.compile(r"cdcloader:(\d+)")
 LEDGER_FILES_MAX = 5_000
+# The member of our part of a commitInfo that a commit of upkeep has instead of an account: it moved no watermark.
+UPKEEP = "upkeep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,26 +5,25 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from io import BytesIO
 
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.config import Table
 from cdcloader.errors import TableError
-from cdcloader.lake.apply import Target
+from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
+from cdcloader.lake.target import Target
+from cdcloader.lake.vectors import Vectors
+from cdcloader.loader.fetch import Ahead
 from cdcloader.objects import Objects
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import Limits
 from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
 
-_FETCHED_BYTES = 64 << 20
-_FETCHES = 16
 _RELOAD_HINT = (
     "reload the table: set LastFullLoadDate to 1900-01-01 00:00:00 (where there are no LOAD files, delete the target's "
     "folder and its state record)"
@@ -33,7 +32,11 @@ _RELOAD_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The bounds of a table's work. `piece_bytes` is what a full load holds in memory (uncompressed)."""
+    """The bounds of a table's work.
+
+    In memory are, at most and about: `chunk_bytes` of a file's data at once, `fetch_bytes` of small files ahead of
+    their use, `batch_bytes` of a batch's rows, `pass_bytes` of net changes at once, `piece_bytes` of a full load.
+    """
 
     owner: str
     limits: Limits
@@ -42,6 +45,10 @@ class Settings:
     piece_bytes: int
     chunk_bytes: int
     file_bytes: int = 128 << 20
+    fetch_bytes: int = 64 << 20
+    batch_bytes: int = 512 << 20
+    pass_bytes: int = 128 << 20
+    upkeep_seconds: float = 10.0
 
 
 @dataclass(slots=True)
@@ -64,7 +71,8 @@ class Stopwatch:
 class Context:
     """One table: `raw` and `lake` are the roots, `log` its Delta log, `now` the clock.
 
-    `stopping` tells long work that the process is about to end.
+    `stopping` tells long work that the process is about to end. `keys` and `vectors` keep what this process knows of
+    data files, for all its tables.
     """
 
     table: Table
@@ -74,6 +82,8 @@ class Context:
     settings: Settings
     now: Callable[[], datetime]
     stopping: Callable[[], bool] = lambda: False
+    keys: KeyCache = field(default_factory=KeyCache)
+    vectors: Vectors = field(default_factory=Vectors)
 
     @property
     def path(self) -> str:
@@ -100,6 +110,9 @@ class Context:
             partition_by=self.table.partition_by,
             file_bytes=self.settings.file_bytes,
             now_ms=self.now_ms,
+            mode=self.table.write_mode,
+            keys=self.keys,
+            vectors=self.vectors,
         )
 
     def row_format(self, known: Schema) -> RowFormat:
@@ -120,18 +133,10 @@ class Context:
             keep_columns=self.table.keep_columns,
         )
 
-    def fetched(self, files: Sequence[RawFile]) -> list[FileInput]:
-        """The raw files of a batch, in order: small ones are in memory already, fetched side by side.
-
-        A batch is bounded in bytes, and hundreds of small objects, one after the other, would be mostly waiting.
-        """
-        small = [file for file in files if file.size <= _FETCHED_BYTES]
-        with ThreadPoolExecutor(_FETCHES, thread_name_prefix="cdcloader-fetch") as pool:
-            contents = dict(zip((f.key for f in small), pool.map(self.raw.read, (f.key for f in small)), strict=True))
-        return [
-            replace(item, open=functools.partial(BytesIO, contents[file.key])) if file.key in contents else item
-            for file, item in zip(files, self.inputs(files), strict=True)
-        ]
+    def fetched(self, files: Sequence[RawFile]) -> Ahead:
+        """The raw files of a batch, in order, the small ones fetched ahead of their use."""
+        keys = [file.key for file in files]
+        return Ahead(self.inputs(files), lambda place: self.raw.read(keys[place]), self.settings.fetch_bytes)
 
     def inputs(self, files: Sequence[RawFile]) -> list[FileInput]:
         """The raw files as their reader takes them, in the given order."""

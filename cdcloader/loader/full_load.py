@@ -135,6 +135,9 @@ def _publish(
     """Replace whatever the newest version holds; a full load depends on no earlier version."""
     for _ in range(_COMMIT_TRIES_MAX):
         base = context.log.snapshot()
+        if base is not None:
+            # Another writer may have changed the table's features while the files were read.
+            check_supported(base, where=context.log.where)
         logged = logged_progress(base.transactions) if base else None
         if logged is not None and logged[0] >= account.generation:
             raise CommitConflict(

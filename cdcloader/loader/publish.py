@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cdcloader import __version__
 from cdcloader.changes.schema import Schema, to_json
@@ -12,7 +12,10 @@ from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.loader.account import Account, application_id, to_info
 from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
 
-_TIMESTAMP_NTZ = "timestampNtz"
+_TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
+VECTORS_PROPERTY = "delta.enableDeletionVectors"
+# What writer version 2 stands for, spelled as features.
+_LEGACY_FEATURES = ("appendOnly", "invariants")
 
 
 def commit(
@@ -28,8 +31,9 @@ def commit(
     """Commit one version; CommitConflict when another writer was first. The account must be whole."""
     account.check(context.log.where)
     now_ms = context.now_ms
+    adds = list(adds)
     actions = [
-        *_table_actions(context, base, schema, now_ms),
+        *table_actions(context, base, schema, now_ms, vectors=any(file.vector for file in adds)),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
         {
@@ -51,15 +55,22 @@ def commit(
     return context.log.commit(base, actions, info)
 
 
-def _table_actions(context: Context, base: Snapshot | None, schema: Schema, now_ms: int) -> list[Action]:
-    """Protocol and metadata, where they are new or change."""
-    naive = any(column.type == "timestamp_ntz" for column in schema)
+def table_actions(
+    context: Context, base: Snapshot | None, schema: Schema, now_ms: int, *, vectors: bool
+) -> list[Action]:
+    """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added."""
+    features = [_TIMESTAMP_NTZ] if any(column.type == "timestamp_ntz" for column in schema) else []
+    features += [_VECTORS] if vectors else []
     actions: list[Action] = []
-    protocol = _protocol(base.protocol if base else None, naive=naive)
+    protocol = _protocol(base.protocol if base else None, features)
     if base is None or protocol != base.protocol:
         actions.append({"protocol": protocol})
     partition_by = list(context.table.partition_by)
-    properties = {**(base.configuration if base else {}), KEY_PROPERTY: key_property(context.table)}
+    properties = {
+        **(base.configuration if base else {}),
+        **({VECTORS_PROPERTY: "true"} if vectors else {}),
+        KEY_PROPERTY: key_property(context.table),
+    }
     metadata: Action = {
         "id": base.metadata["id"] if base else str(uuid.uuid4()),
         "format": {"provider": "parquet", "options": {}},
@@ -79,12 +90,12 @@ def _table_actions(context: Context, base: Snapshot | None, schema: Schema, now_
     return actions
 
 
-def _protocol(old: Action | None, *, naive: bool) -> Action:
+def _protocol(old: Action | None, features: Sequence[str]) -> Action:
     """The lowest protocol that the table needs, never lower than it had."""
     protocol = old or {"minReaderVersion": 1, "minWriterVersion": 2}
-    if not naive or _TIMESTAMP_NTZ in (protocol.get("writerFeatures") or ()):
+    missing = [name for name in features if name not in (protocol.get("writerFeatures") or ())]
+    if not missing:
         return protocol
-    legacy = ["appendOnly", "invariants"]
-    readers = [*(protocol.get("readerFeatures") or ()), _TIMESTAMP_NTZ]
-    writers = [*(protocol.get("writerFeatures") or legacy), _TIMESTAMP_NTZ]
+    readers = [*(protocol.get("readerFeatures") or ()), *missing]
+    writers = [*(protocol.get("writerFeatures") or _LEGACY_FEATURES), *missing]
     return {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": readers, "writerFeatures": writers}

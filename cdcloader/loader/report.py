@@ -12,6 +12,7 @@ import structlog
 from cdcloader.errors import CdcloaderError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.incremental import Committed
+from cdcloader.loader.upkeep import Tidied
 from cdcloader.metrics import Metrics
 from cdcloader.source.names import time_of_position
 from cdcloader.source.plan import FullLoad, Plan
@@ -160,6 +161,31 @@ class Reporter:
         """The table is right, but not as tidy as it should be."""
         structlog.get_logger().warning("upkeep failed", table=self.table, error=error.what, where=error.where)
 
+    def left_alone(self, path: str, reason: str) -> None:
+        """Upkeep cannot work on a file; said once in the life of a process."""
+        structlog.get_logger().warning("upkeep leaves a file alone", table=self.table, file=path, reason=reason)
+
+    def tidied(self, done: Tidied) -> None:
+        """A turn of upkeep has ended; it is told where it changed something."""
+        self.metrics.upkeep(self.table, jobs=done.jobs, seconds=done.seconds, written_bytes=done.written_bytes)
+        if done.jobs:
+            self._target(done.snapshot)
+        swept = done.swept
+        if done.jobs or (swept and (swept.files or swept.vectors or swept.log_files)):
+            structlog.get_logger().info(
+                "upkeep",
+                table=self.table,
+                reason=", ".join(f"{count} {kind}" for kind, count in sorted(done.jobs.items())) or "sweep",
+                files_before=done.files_before,
+                files=len(done.snapshot.files),
+                bytes_written=done.written_bytes,
+                files_swept=swept.files + swept.vectors + swept.log_files if swept else 0,
+                bytes_swept=swept.bytes if swept else 0,
+                seconds=round(done.seconds, 3),
+                version=done.snapshot.version,
+                state="done" if done.done else "interrupted" if done.interrupted else "time is up",
+            )
+
     def _target(self, snapshot: Snapshot) -> None:
         files = list(snapshot.files.values())
         dead = sum(file.vector.cardinality for file in files if file.vector)
@@ -186,6 +212,7 @@ class Reporter:
             **{f"rows_{kind}": count for kind, count in account.rows.items()},
             **{f"seconds_{phase}": round(seconds, 3) for phase, seconds in done.seconds.items()},
             strategy=done.applied.strategy,
+            **({"reason": done.applied.reason} if done.applied.reason else {}),
             rewritten_bytes=done.applied.rewritten_bytes,
             version=done.snapshot.version,
             generation=account.generation,

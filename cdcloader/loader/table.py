@@ -5,42 +5,42 @@ A kill at any point is repaired by taking the next step: there is no resume code
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cdcloader.errors import CdcloaderError, StateConflict, Stopped, TableError, TransientError
+from cdcloader.errors import CdcloaderError, CommitConflict, StateConflict, Stopped, TableError, TransientError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import checkpoint_if_due
 from cdcloader.loader.account import (
-    Account,
     edited_position,
     file_at,
-    forward,
-    from_info,
     logged_progress,
     named_position,
     progress_of,
     replayed,
     trim,
     unclaimed,
-    without_ledger,
 )
 from cdcloader.loader.context import Context
+from cdcloader.loader.forwarding import brought_forward, forwarded
 from cdcloader.loader.full_load import load
 from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
 from cdcloader.loader.listing import check_complete, list_source
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
+from cdcloader.loader.upkeep import Upkeep
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import (
     AppendLate,
     Batch,
     Blocked,
     FullLoad,
+    Nothing,
     Plan,
     Replay,
     Wait,
@@ -50,8 +50,6 @@ from cdcloader.source.plan import (
 )
 from cdcloader.state.record import Phase, Record, new_record
 from cdcloader.state.store import StateStore
-
-INFOS_MAX = 1_000
 
 
 class Outcome(StrEnum):
@@ -81,11 +79,19 @@ class TableLoader:
     process has quarantined.
     """
 
-    def __init__(self, context: Context, store: StateStore, reporter: Reporter, is_gone: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        store: StateStore,
+        reporter: Reporter,
+        is_gone: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.context = context
         self._store = store
         self._report = reporter
         self._lease = Lease(store, context.settings.owner, context.settings.lease_seconds, is_gone)
+        self._upkeep = Upkeep(context, left_alone=reporter.left_alone, failed=reporter.upkeep_failed, clock=clock)
         self._failures = 0
         self.quarantined = 0
 
@@ -121,6 +127,29 @@ class TableLoader:
                     record = self._update(record, record.healed(self.context.now()))
                 self._report.idle(record)
                 return Step(Outcome.IDLE)
+
+    def tidy(self) -> bool:
+        """Make the table tidier, if that is due; for a table that a step has found idle. True when it has work again.
+
+        What stands in the way is told and leaves the table as it is: it can be loaded all the same.
+        """
+        record = self._report.record
+        if record is None or not self._upkeep.is_due(record):
+            return False
+        try:
+            return self._tidy()
+        except (CommitConflict, StateConflict) as error:
+            self._report.conflict(error)
+        except Stopped:
+            return False
+        except CdcloaderError as error:
+            self.untidy(error)
+        return False
+
+    def untidy(self, error: CdcloaderError) -> None:
+        """Upkeep has met trouble, and rests for a while."""
+        self._upkeep.pause()
+        self._report.upkeep_failed(error)
 
     def status(self, *, look: bool) -> dict[str, Any]:
         """The table's line in `status`, read-only; `look` lists the source, else the last look is told."""
@@ -172,9 +201,9 @@ class TableLoader:
             self._report.lease(held=False)
 
     def _keep_going(self) -> None:
-        """Called between the chunks of long work: stop if the process ends, renew the lease if it is due."""
+        """Called between the parts of long work: stop if the process ends, renew the lease if it is due."""
         if self.context.stopping():
-            raise Stopped("the process ends; the full load begins again at the next start", where=self.source)
+            raise Stopped("the process ends; this work begins again at the next start", where=self.source)
         self._lease.renew(self.context.path, self.context.now())
 
     def _record(self) -> Record:
@@ -233,7 +262,7 @@ class TableLoader:
         if not _same_place(record, seen):
             return Step(Outcome.DONE, "the state record changed; planning again")
         base = self.context.log.snapshot()
-        known = self._brought_forward(record, base)
+        known = brought_forward(self.context, record, base)
         if known is not record:
             self._update(record, known)
             self._report.forwarded(known)
@@ -266,7 +295,7 @@ class TableLoader:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
         while True:
             try:
-                committed = apply_batch(self.context, base, record, files, late=late)
+                committed = apply_batch(self.context, base, record, files, late=late, keep_going=self._keep_going)
             except TableError as error:
                 readable = [] if late else files_before(self.context, files, error.where)
                 if not readable:
@@ -301,19 +330,41 @@ class TableLoader:
 
     def _finish(self, record: Record, committed: Committed) -> Step:
         """The commit stands; now the record, then metrics and the log line."""
-        moved = self._forwarded(record, committed.account, committed.snapshot.version)
+        moved = forwarded(self.context, record, committed.account, committed.snapshot.version)
         self._update(record, moved)
         self.quarantined += committed.account.quarantined
         self._report.committed(moved, committed)
-        self._upkeep(committed.snapshot)
+        self._checkpoint(committed.snapshot)
         return Step(Outcome.DONE, committed.applied.strategy, committed=committed)
 
-    def _upkeep(self, snapshot: Snapshot) -> None:
+    def _checkpoint(self, snapshot: Snapshot) -> None:
         try:
             checkpoint_if_due(self.context.lake, self.context.table.target, snapshot)
         except TransientError as error:
             # The batch is in the table and recorded; a shorter log can wait for the next chance.
             self._report.upkeep_failed(error)
+
+    def _tidy(self) -> bool:
+        context = self.context
+        record = self._lease.take(self._store.get(context.path), context.now())
+        base = context.log.snapshot() if record is not None else None
+        if record is None or base is None:
+            return False
+        self._report.lease(held=True)
+        known = brought_forward(self.context, record, base)
+        if known is not record:
+            record = self._update(record, known)
+        tidied = self._upkeep.run(base, record, lambda: self._may_tidy(record), self._keep_going)
+        self._report.record = self._update(record, self._upkeep.after(record, tidied))
+        self._report.tidied(tidied)
+        return tidied.interrupted and not context.stopping()
+
+    def _may_tidy(self, record: Record) -> bool:
+        """Whether the table is still ours and still has nothing more important to do."""
+        held = self._lease.take(self._store.get(record.path), self.context.now())
+        if held is None or held.lease_epoch != record.lease_epoch or self.context.stopping():
+            return False
+        return isinstance(self._look(record).action, Nothing)
 
     def _replay(self, record: Record, base: Snapshot | None, action: Replay) -> None:
         """Apply again from the late or replaced file on; what came before it stays known as applied."""
@@ -327,56 +378,6 @@ class TableLoader:
         rewound = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
         self._update(record, rewound)
         self._report.rewound(rewound, reason)
-
-    def _brought_forward(self, record: Record, base: Snapshot | None) -> Record:
-        """The record after every commit of ours that it has missed; the same object when there is none.
-
-        TableError when table and record cannot belong together.
-        """
-        where = self.context.log.where
-        if base is None:
-            if record.recorded_version is None:
-                return record
-            raise TableError(
-                f"the target is gone; the state record says that version {record.recorded_version} was written",
-                where=where,
-                hint="restore it, or load it anew: delete the table's state record",
-            )
-        if record.recorded_version is not None and base.version < record.recorded_version:
-            raise TableError(
-                f"the target is at version {base.version}, the state record at {record.recorded_version}",
-                where=where,
-                hint="it was restored or made anew behind our back. To go on from that version, delete the state "
-                "record; to load it anew, delete the target's folder and the record",
-            )
-        logged = logged_progress(base.transactions)
-        if logged is None:
-            raise TableError(
-                "the target exists and was not written by cdcloader",
-                where=where,
-                hint="give the source another `target`, or delete the table if it may be replaced",
-            )
-        first = record.recorded_version + 1 if record.recorded_version is not None else 0
-        infos = self.context.log.infos(max(first, base.version - INFOS_MAX + 1), base.version)
-        for version, info in infos:
-            account = from_info(info)
-            if account.generation >= record.generation:
-                record = self._forwarded(record, account, version)
-        if logged > (record.generation, record.recorded_position):
-            # The commits in between are cleaned away: the position is known, the ledger before it is not.
-            record = without_ledger(record, *logged, version=base.version)
-        return record
-
-    def _forwarded(self, record: Record, account: Account, version: int) -> Record:
-        moved = forward(
-            record,
-            account,
-            version=version,
-            look_back_seconds=self.context.settings.look_back_seconds,
-            now=self.context.now(),
-        )
-        table = self.context.table
-        return replace(moved, primary_key=table.primary_key, partition_key=table.partition_by)
 
     def _update(self, old: Record, new: Record) -> Record:
         return self._store.update(old, new)

@@ -15,16 +15,24 @@ from functools import cache
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from cdcloader.source.row_format import CsvFormat
 
+Text = bytes | bytearray
+Bytes = npt.NDArray[np.uint8]
+_SHORTEST_PIECE = 4  # a part of a whole one
 LONGEST_RECORD = 128 * 2**20
 UNCLOSED = "a quote is not closed, or text follows a closing quote"
 NOT_UTF8 = "the text is not UTF-8"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NEWLINES = (0x0A, 0x0D)
-_PADDING = b"\n" * 4
-_SCANNED_BYTES = 1 << 20  # Few enough that a pass over them finds them in the processor's cache.
+_LINE_END_MAX = max(_NEWLINES)
+_LINE_END = np.full(1, _LINE_END_MAX, np.uint8)
+_PADDING = np.full(3, _LINE_END_MAX, np.uint8)
+_SCANNED_BYTES = 1 << 18  # Few enough that a pass over them finds them in the processor's cache.
+_SIGN = np.zeros(256, np.bool_)
+_SIGN[[*b"0- "]] = True
 _AFTER_ZERO = np.zeros(256, np.bool_)
 _AFTER_ZERO[[*b"0123456789xX"]] = True
 _HEX_SIGN = np.zeros(256, np.bool_)
@@ -42,79 +50,98 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole records, and the broken ones that stood among them."""
+    """Whole records, and the broken ones that stood among them; `quoted`: a quote may be in the text."""
 
     text: memoryview
     skipped: tuple[Skipped, ...] = ()
+    quoted: bool = True
 
 
-def pieces(stream: BinaryIO, piece_bytes: int, csv: CsvFormat, *, blank_rows: bool) -> Iterator[Piece]:
+def pieces(
+    stream: BinaryIO, piece_bytes: int, csv: CsvFormat, *, blank_rows: bool, length: int | None = None
+) -> Iterator[Piece]:
     """The stream's records in pieces of about `piece_bytes`; a longer record makes a longer piece.
 
-    `blank_rows`: an empty line is a row (of a table with one column), and not nothing.
+    `blank_rows`: an empty line is a row (of a table with one column), and not nothing. `length`: bytes of the stream,
+    if they are known; then its last pieces are smaller, because the last one is waited for by all that comes after.
     """
     wanted = max(piece_bytes, 1)
-    buffer = block = stream.read(wanted)
-    while block:
+    buffer = _filled(stream, b"", wanted)
+    left = (length or 0) - len(buffer)
+    more = bool(buffer)
+    while more:
         piece, end = _take(buffer, csv, blank_rows=blank_rows, final=False)
+        rest = buffer[end:]
+        # The text that was handed on must not wait here for the next to be read.
+        del buffer
         if end:
             yield piece
-            buffer, wanted = buffer[end:], max(piece_bytes, 1)
-        else:
-            wanted = max(piece_bytes, len(buffer), 1)
-        block = stream.read(wanted)
-        buffer = buffer + block if buffer else block
+        del piece
+        shorter = max(left // 2, wanted // _SHORTEST_PIECE) if length else wanted
+        buffer = _filled(stream, rest, max(min(wanted, shorter), len(rest)))
+        left -= len(buffer) - len(rest)
+        more = len(buffer) > len(rest)
     if buffer:
         yield _take(buffer, csv, blank_rows=blank_rows, final=True)[0]
 
 
-def holds_odd_zeros(text: memoryview, csv: CsvFormat, *, hex_only: bool) -> bool:
+def holds_odd_zeros(text: memoryview, csv: CsvFormat, *, quoted: bool = True, hex_only: bool) -> bool:
     """Whether a value may begin with a zero that is not its whole integer part: 007, -0, 0x1F (or 0x1F alone).
 
-    The fast parser takes them for 7, 0 and 31. Dates (2020-01-02) and fractions (0.5) are not meant.
+    The fast parser takes them for 7, 0 and 31. Dates (2020-01-02) and fractions (0.5) are not meant. `quoted`:
+    there may be a quote in the text.
     """
-    odd = _HEX_SIGN if hex_only else _AFTER_ZERO
-    present = [border for border in ("\r", csv.quote) if border and _holds(text, border)]
-    borders = {csv.delimiter, "\n", *present}
-    pairs = [(np.uint16(ord(border) | ord(sign) << 8), sign) for border in borders for sign in "0- "]
-    # The first value begins as if behind a line's end; what is padded at the end is no part of a value.
-    if _any_odd(np.frombuffer(b"\n" + bytes(text[:64]) + _PADDING, np.uint8), pairs, odd):
-        return True
     data = np.frombuffer(text, np.uint8)
+    borders = [ord(csv.delimiter), *([ord(csv.quote)] if quoted and csv.quote else [])]
+    # The first value begins as if behind a line's end; what is padded at the end is no part of a value.
+    if _any_odd(np.concatenate([_LINE_END, data[:3], _PADDING])[:4], borders, hex_only=hex_only):
+        return True
     for start in range(0, len(data), _SCANNED_BYTES):
         block = data[start : start + _SCANNED_BYTES + len(_PADDING)]
         if len(block) < _SCANNED_BYTES + len(_PADDING):
-            block = np.concatenate([block, np.frombuffer(_PADDING, np.uint8)])
-        if _any_odd(block, pairs, odd):
+            block = np.concatenate([block, _PADDING])
+        if _any_odd(block, borders, hex_only=hex_only):
             return True
     return False
 
 
-def _holds(text: memoryview, character: str) -> bool:
-    return bool((np.frombuffer(text, np.uint8) == ord(character)).any())
+def _any_odd(block: Bytes, borders: list[int], *, hex_only: bool) -> bool:
+    """Whether an odd zero stands behind a border in the block; its last three bytes are looked at only as followers.
+
+    A value that begins like one is found by comparing all bytes at once, and only then looked at.
+    """
+    before, first = block[: -len(_PADDING)], block[1 : 1 - len(_PADDING)]
+    found = before <= _LINE_END_MAX
+    for border in borders:
+        found |= before == border
+    found &= first <= ord("0")
+    places = np.flatnonzero(found)
+    places = places[_SIGN[block[places + 1]]]
+    if not len(places):
+        return False
+    odd = _HEX_SIGN if hex_only else _AFTER_ZERO
+    sign, second, third = block[places + 1], block[places + 2], block[places + 3]
+    zero, odd_third = second == ord("0"), odd[third]
+    behind_minus, behind_blank = zero & odd_third, zero & odd_third | (second == ord(" "))
+    if not hex_only:
+        behind_minus |= zero & (third != ord("."))
+        behind_blank |= zero | (second == ord("-"))
+    hit = np.where(sign == ord("0"), odd[second], np.where(sign == ord("-"), behind_minus, behind_blank))
+    return bool(hit.any())
 
 
-def _any_odd(block: np.ndarray, pairs: list[tuple[np.uint16, str]], odd: np.ndarray) -> bool:
-    """Look at two bytes at once: one pass over the text a pair, instead of one Python step a value."""
-    for shift in (0, 1):
-        length = (len(block) - len(_PADDING)) // 2 * 2
-        halves = block[shift : shift + length].view("<u2")
-        for pair, sign in pairs:
-            found = halves == pair
-            if not found.any():
-                continue
-            places = np.flatnonzero(found) * 2 + shift
-            third, fourth = block[places + 2], block[places + 3]
-            if sign == "0":
-                hit = odd[third]
-            elif sign == "-":
-                hit = (third == ord("0")) & (odd[fourth] | ((odd is _AFTER_ZERO) & (fourth != ord("."))))
-            else:
-                zero = (third == ord("0")) & (odd[fourth] | (odd is _AFTER_ZERO))
-                hit = zero | (third == ord(" ")) | ((third == ord("-")) & (odd is _AFTER_ZERO))
-            if hit.any():
-                return True
-    return False
+def _filled(stream: BinaryIO, start: Text, wanted: int) -> Text:
+    """`start` and about the next `wanted` bytes of the stream behind it, read in place; `start` alone at its end."""
+    if not start:
+        return stream.read(wanted)
+    buffer = bytearray(len(start) + wanted)
+    buffer[: len(start)] = start
+    filled = len(start)
+    with memoryview(buffer) as view:
+        while filled < len(buffer) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+            filled += got
+    del buffer[filled:]
+    return buffer
 
 
 def sift(text: bytes, csv: CsvFormat, *, blank_rows: bool) -> Piece:
@@ -184,11 +211,11 @@ def _quoted(text: str, start: int, quote: str) -> tuple[str, int]:
         at = end + 2
 
 
-def _take(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tuple[Piece, int]:
+def _take(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tuple[Piece, int]:
     """The whole records at the start of the buffer and where they end (0: not one record is whole yet)."""
     if not csv.quote or csv.quote.encode() not in buffer:
         end = len(buffer) if final else buffer.rfind(b"\n") + 1
-        return Piece(memoryview(buffer)[:end]), end
+        return Piece(memoryview(buffer)[:end], quoted=False), end
     quotes = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(csv.quote))
     impatient = final or len(buffer) > LONGEST_RECORD
     if _well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
@@ -197,7 +224,7 @@ def _take(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tu
     return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
 
 
-def _well_quoted(buffer: bytes, quotes: np.ndarray, csv: CsvFormat) -> bool:
+def _well_quoted(buffer: Text, quotes: np.ndarray, csv: CsvFormat) -> bool:
     """Whether every quote that opens stands at a value's start and every one that closes at a value's end."""
     data = np.frombuffer(buffer, np.uint8)
     borders = np.array([ord(csv.delimiter), *_NEWLINES], np.uint8)
@@ -209,7 +236,7 @@ def _well_quoted(buffer: bytes, quotes: np.ndarray, csv: CsvFormat) -> bool:
     return bool(starts.all() and (np.isin(after, borders) | (after == quote)).all())
 
 
-def _last_end(buffer: bytes, quotes: np.ndarray) -> int:
+def _last_end(buffer: Text, quotes: np.ndarray) -> int:
     """Behind the last newline that has an even number of quotes before it; 0 when there is none."""
     at = len(buffer)
     while (at := buffer.rfind(b"\n", 0, at)) >= 0:
@@ -220,7 +247,7 @@ def _last_end(buffer: bytes, quotes: np.ndarray) -> int:
     return 0
 
 
-def _take_slowly(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool, impatient: bool) -> tuple[Piece, int]:
+def _take_slowly(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool, impatient: bool) -> tuple[Piece, int]:
     """Record by record, for a buffer with a broken record; `impatient` gives up on a quote that is still open."""
     keep, skipped, at, place = [], [], 0, 0
     while found := _next(buffer, at, csv, final=final, impatient=impatient):
@@ -234,7 +261,7 @@ def _take_slowly(buffer: bytes, csv: CsvFormat, *, blank_rows: bool, final: bool
     return Piece(memoryview(b"".join(keep)), tuple(skipped)), at
 
 
-def _next(text: bytes, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:
+def _next(text: Text, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:
     """The record at `at` with its line end, and whether it is sound; None when it is not whole yet."""
     if at >= len(text):
         return None
@@ -244,10 +271,10 @@ def _next(text: bytes, at: int, csv: CsvFormat, *, final: bool, impatient: bool 
     newline = text.find(b"\n", at)
     if not final and (newline < 0 or (not impatient and _is_open(text, at, csv))):
         return None
-    return text[at : newline + 1] if newline >= 0 else text[at:], False
+    return bytes(text[at : newline + 1] if newline >= 0 else text[at:]), False
 
 
-def _is_open(buffer: bytes, at: int, csv: CsvFormat) -> bool:
+def _is_open(buffer: Text, at: int, csv: CsvFormat) -> bool:
     """Whether more bytes may still complete the record: the buffer ends inside its quotes."""
     return _open_record(csv).match(buffer, at) is not None
 

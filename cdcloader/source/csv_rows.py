@@ -23,7 +23,7 @@ from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout
 from cdcloader.source.csv_records import Piece, first_record, holds_odd_zeros, pieces, sift
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat
-from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, parse_text
+from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, digits_fit, parse_text
 
 _HEAD_BYTES = 2**16
 _BLOCK_BYTES = 2**22
@@ -77,7 +77,8 @@ def read_csv(
             return
         stream.seek(found.start)
         reader = _reader(file, fmt, schema, found.columns, inferred)
-        cut = pieces(stream, chunk_bytes, fmt.csv, blank_rows=reader.single)
+        length = None if file.gzip else file.size - found.start
+        cut = pieces(stream, chunk_bytes, fmt.csv, blank_rows=reader.single, length=length)
         yield from _same_width(reader, cut)
 
 
@@ -105,6 +106,8 @@ def _same_width(reader: _Reader, cut: Iterator[Piece]) -> Iterator[Chunk]:
         first += chunk.rows_in
         pending.append(chunk)
         well_formed = well_formed or chunk.rows_in > misshapen + len(piece.skipped)
+        # Its text must not wait in memory for the next piece.
+        del piece
         if well_formed:
             yield from (chunk for chunk in pending if chunk.rows_in)
             pending = []
@@ -162,7 +165,7 @@ class _Reader:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
         fast = None
         if not piece.skipped:
-            tries = (self._fast(piece.text, decimals_as_text=way) for way in (True, False))
+            tries = (self._fast(piece, decimals_as_text=way) for way in (True, False))
             fast = next((frame for frame in tries if frame is not None), None)
         if fast is None:
             return self._slow(piece, first)
@@ -170,19 +173,19 @@ class _Reader:
         rows = change_rows(fast, self.columns, self.file, self.fmt, self.schema, numbers)
         return Chunk(rows, no_rejects(), rows.height, {}), 0
 
-    def _fast(self, text: memoryview, *, decimals_as_text: bool) -> pl.DataFrame | None:
+    def _fast(self, piece: Piece, *, decimals_as_text: bool) -> pl.DataFrame | None:
         """The typed columns, or None when any value or row needs a closer look.
 
         Polars makes decimals of text in a third of the time that pyarrow takes, but rounds what has more digits.
         """
-        as_text = self._read_as_text(text)
+        as_text = self._read_as_text(piece)
         decimals = {name for name, kind in self.types.items() if decimal_parts(kind) and name not in as_text}
         if not decimals and decimals_as_text:
             return None
         as_text |= decimals if decimals_as_text else set()
         arrow = {name: pa.string() if name in as_text else _arrow_type(kind) for name, kind in self.types.items()}
         try:
-            table = self._parse(text, list(self.types), arrow)
+            table = self._parse(piece.text, list(self.types), arrow, quoted=piece.quoted)
         except pa.ArrowInvalid:
             return None
         frame = cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
@@ -192,7 +195,7 @@ class _Reader:
             if kind == "timestamp":
                 typed.append(column.dt.replace_time_zone("UTC"))
             elif name in as_text and name in decimals:
-                exact = _exact_decimals(column, kind)
+                exact = _exact_decimals(column, kind, table.column(name))
                 if exact is None:
                     return None
                 typed.append(exact)
@@ -208,13 +211,14 @@ class _Reader:
         frame = pl.DataFrame(typed)
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
 
-    def _read_as_text(self, text: memoryview) -> set[str]:
+    def _read_as_text(self, piece: Piece) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
         names = {name for name, kind in self.types.items() if kind == "binary" or _is_too_wide(kind)}
         names |= {name for name in self.inferred if self.types[name] == "boolean"}
         integers = {name for name, kind in self.types.items() if kind in _INTEGERS}
         strict = bool(integers & self.inferred)
-        odd = bool(integers) and holds_odd_zeros(text, self.fmt.csv, hex_only=not strict)
+        csv = self.fmt.csv
+        odd = bool(integers) and holds_odd_zeros(piece.text, csv, quoted=piece.quoted, hex_only=not strict)
         return names | integers if odd else names
 
     def _parse(
@@ -223,8 +227,13 @@ class _Reader:
         names: list[str],
         types: dict[str, pa.DataType],
         invalid: list[pc.InvalidRow] | None = None,
+        *,
+        quoted: bool = True,
     ) -> pa.Table:
-        """Parse the columns `names`; rows of a wrong width are appended to `invalid`, or ArrowInvalid."""
+        """Parse the columns `names`; rows of a wrong width are appended to `invalid`, or ArrowInvalid.
+
+        Text in which there is no quote (not `quoted`) is parsed a quarter faster when the parser knows.
+        """
 
         def skip(row: pc.InvalidRow) -> str:
             if invalid is None:
@@ -234,6 +243,7 @@ class _Reader:
 
         careful = invalid is not None
         csv = self.fmt.csv
+        quote = csv.quote if quoted else None
         return pc.read_csv(
             pa.BufferReader(text),
             pc.ReadOptions(
@@ -243,8 +253,8 @@ class _Reader:
             ),
             pc.ParseOptions(
                 delimiter=csv.delimiter,
-                quote_char=csv.quote or False,
-                newlines_in_values=csv.quote is not None,
+                quote_char=quote or False,
+                newlines_in_values=quote is not None,
                 ignore_empty_lines=not self.single,
                 invalid_row_handler=skip if careful else None,
             ),
@@ -339,18 +349,16 @@ def _is_too_wide(kind: str) -> bool:
     return min(precision, _MAX_DIGITS - scale) < scale
 
 
-def _exact_decimals(text: pl.Series, kind: str) -> pl.Series | None:
-    """The decimals of a column of text, None when one of them may have been rounded or is none."""
+def _exact_decimals(text: pl.Series, kind: str, parsed: pa.ChunkedArray) -> pl.Series | None:
+    """The decimals of a column of text, None when one of them may have been rounded or is none.
+
+    `parsed` is the same column as the parser made it: all of its characters lie side by side.
+    """
     _, scale = decimal_parts(kind) or (0, 0)
     values = text.cast(polars_type(kind), strict=False)
     if values.null_count() > text.null_count() or _overflows(values, kind):
         return None
-    looked = text.to_frame("t").select(
-        behind_point=(pl.col("t").str.len_bytes() - pl.col("t").str.find(".", literal=True)).max(),
-        exponent=(pl.col("t").str.contains("e", literal=True) | pl.col("t").str.contains("E", literal=True)).any(),
-    )
-    behind_point, exponent = looked.row(0)
-    return None if exponent or (behind_point or 0) > scale + 1 else values.alias(text.name)
+    return values.alias(text.name) if all(digits_fit(chunk, scale) for chunk in parsed.chunks) else None
 
 
 def _overflows(column: pl.Series, kind: str) -> bool:

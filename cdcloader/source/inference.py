@@ -76,11 +76,11 @@ def evidence(values: pl.Series) -> Evidence:
     found = []
     for kind, pattern, delta_type in _SHAPES:
         mask = values.str.contains(pattern)
-        if delta_type:
+        if delta_type and mask.any():
             mask &= parse_text(values, delta_type).is_not_null()
-        matching, values = values.filter(mask), values.filter(~mask)
-        if len(matching):
-            found.append(_describe(kind, matching))
+        if mask.any():
+            found.append(_describe(kind, values.filter(mask)))
+            values = values.filter(~mask)
     if len(values):
         found.append(Evidence(kinds=frozenset({"text"})))
     return reduce(Evidence.__or__, found, Evidence())

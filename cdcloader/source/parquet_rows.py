@@ -1,5 +1,8 @@
 """Parquet files to change rows: Polars reads small ones, row groups of big ones are streamed by pyarrow (pure).
 
+Small neighbours of one schema are decoded and checked together: for a file of a few thousand rows, doing so costs more
+than its rows do.
+
 A timestamp without a zone is UTC (or naive, as the table's format says); nanoseconds are cut to microseconds, which
 is all that Delta holds. TIME becomes text. A text column is parsed like CSV where the table has another type.
 """
@@ -8,49 +11,30 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdcloader.changes.schema import Schema, delta_type, fits, polars_type
+from cdcloader.changes.net import FILE
+from cdcloader.changes.schema import Schema, fits, polars_type
 from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects
-from cdcloader.source.row_format import (
-    TIMESTAMP_TEXT,
-    Chunk,
-    Columns,
-    FileInput,
-    RowFormat,
-    columns_of,
-    configured_time_place,
-    resolve,
-    usual_time_places,
-)
+from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
+from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
 
-_LOOKED_AT = 16
 _SHOWN_CHARS = 60
-_UNREADABLE = (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
-
-
-@dataclass(frozen=True, slots=True)
-class ParquetLayout:
-    """A file's columns, and the Delta type of each as the file has it."""
-
-    columns: Columns
-    types: dict[str, str]
 
 
 def parquet_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> ParquetLayout:
     """The layout of a Parquet file; `names` are the table's columns as far as they are known."""
     with _opened(file) as stored, _readable(file):
-        return _layout(pq.ParquetFile(stored), file, fmt, names)
+        return layout(pq.ParquetFile(stored), file, fmt, names)
 
 
 def read_parquet(file: FileInput, fmt: RowFormat, schema: Schema, *, chunk_bytes: int) -> Iterator[Chunk]:
@@ -60,12 +44,79 @@ def read_parquet(file: FileInput, fmt: RowFormat, schema: Schema, *, chunk_bytes
         stream = io.BytesIO(stored.read()) if file.size <= chunk_bytes else stored
         with _readable(file):
             parquet = pq.ParquetFile(stream)
-            found = _layout(parquet, file, fmt, names)
+            found = layout(parquet, file, fmt, names)
         reader = _reader(found, file, fmt, schema)
         first = 1
         for frame in _frames(parquet, stream, file, chunk_bytes):
             yield reader.chunk(frame, first)
             first += frame.height
+
+
+def read_parquet_together(
+    files: Sequence[FileInput], fmt: RowFormat, schema: Schema, *, chunk_bytes: int
+) -> Iterator[Chunk]:
+    """The rows of small files, in order; neighbours of one schema come as one chunk of about `chunk_bytes`."""
+    names = [field.name for field in schema]
+    run: list[_Whole] = []
+    size = 0
+    for file in files:
+        whole = _whole_file(file, fmt, names)
+        if run and (size + whole.size > chunk_bytes or not whole.is_like(run[-1])):
+            yield from _read_run(run, fmt, schema, chunk_bytes)
+            run, size = [], 0
+        run.append(whole)
+        size += whole.size
+    yield from _read_run(run, fmt, schema, chunk_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A file that is in memory; `size` is that of its data, uncompressed."""
+
+    file: FileInput
+    content: bytes
+    parquet: pq.ParquetFile
+    found: ParquetLayout
+    size: int
+
+    def is_like(self, other: _Whole) -> bool:
+        """Whether both files can be read as one."""
+        return bool(
+            self.found == other.found
+            and self.parquet.schema.equals(other.parquet.schema)
+            and self.parquet.schema_arrow.equals(other.parquet.schema_arrow)
+        )
+
+
+def _whole_file(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> _Whole:
+    with _opened(file) as stored:
+        content = stored.read()
+    with _readable(file):
+        parquet = pq.ParquetFile(pa.BufferReader(content))
+        found = layout(parquet, file, fmt, names)
+    return _Whole(file, content, parquet, found, _data_bytes(parquet))
+
+
+def _read_run(run: Sequence[_Whole], fmt: RowFormat, schema: Schema, chunk_bytes: int) -> Iterator[Chunk]:
+    """Files that are alike, as one chunk if all of their rows are clean."""
+    frame = _decoded_together([one.content for one in run]) if len(run) > 1 else None
+    if frame is not None:
+        reader = _reader(run[0].found, run[0].file, fmt, schema)
+        yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
+        return
+    for one in run:
+        reader, first = _reader(one.found, one.file, fmt, schema), 1
+        for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes):
+            yield reader.chunk(frame, first)
+            first += frame.height
+
+
+def _decoded_together(contents: list[bytes]) -> pl.DataFrame | None:
+    """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
+    try:
+        return pl.read_parquet(contents)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
 
 
 @contextmanager
@@ -78,7 +129,7 @@ def _opened(file: FileInput) -> Iterator[BinaryIO]:
 def _readable(file: FileInput) -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise TableError(
             "not a readable Parquet file: truncated or damaged",
             where=file.name,
@@ -88,8 +139,7 @@ def _readable(file: FileInput) -> Iterator[None]:
 
 def _frames(parquet: pq.ParquetFile, stream: BinaryIO, file: FileInput, chunk_bytes: int) -> Iterator[pl.DataFrame]:
     """The file's rows with its own names and types, some row groups at a time."""
-    total = sum(_group_bytes(parquet, group) for group in range(parquet.num_row_groups))
-    if isinstance(stream, io.BytesIO) and total <= chunk_bytes:
+    if isinstance(stream, io.BytesIO) and _data_bytes(parquet) <= chunk_bytes:
         if parquet.metadata.num_rows:
             yield _whole(parquet, stream, file)
         return
@@ -124,6 +174,10 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
 
 
+def _data_bytes(parquet: pq.ParquetFile) -> int:
+    return sum(_group_bytes(parquet, group) for group in range(parquet.num_row_groups))
+
+
 def _group_bytes(parquet: pq.ParquetFile, group: int) -> int:
     return int(parquet.metadata.row_group(group).total_byte_size)
 
@@ -141,79 +195,6 @@ def _group_runs(parquet: pq.ParquetFile, chunk_bytes: int) -> Iterator[list[int]
         size += group_bytes
     if run:
         yield run
-
-
-def _layout(parquet: pq.ParquetFile, file: FileInput, fmt: RowFormat, table_names: Sequence[str]) -> ParquetLayout:
-    schema = parquet.schema_arrow
-    names = resolve(schema.names, table_names)
-    of_the_source = set(table_names) - set(fmt.keep_columns)
-    op = _op_place(names, of_the_source, file)
-    time = _time_place(parquet, names, of_the_source, op, fmt)
-    columns = columns_of(names, op, time, file, fmt)
-    types = {name: _file_type(parquet, place, file, fmt) for place, name in enumerate(names)}
-    return ParquetLayout(columns, types)
-
-
-def _op_place(names: Sequence[str], of_the_source: set[str], file: FileInput) -> int | None:
-    """The first column if it is named Op; else the only column of that name, in a LOAD file not beyond the second."""
-    places = [place for place, name in enumerate(names) if name.lower() == "op"]
-    if 0 in places:
-        return 0
-    searched = 2 if file.kind == "load" else len(names)
-    found = [place for place in places if place < searched and names[place] not in of_the_source]
-    return found[0] if len(found) == 1 else None
-
-
-def _time_place(
-    parquet: pq.ParquetFile, names: Sequence[str], of_the_source: set[str], op: int | None, fmt: RowFormat
-) -> int | None:
-    """DMS's timestamp column: as configured, the only REQUIRED column if it is text, or by its usual names."""
-    if fmt.timestamp_column is not None:
-        return configured_time_place(names, fmt.timestamp_column)
-    schema = parquet.schema_arrow
-    required = [place for place in range(len(names)) if not schema.field(place).nullable]
-    candidates = [*(required if len(required) == 1 else []), *usual_time_places(names)]
-    for place in candidates:
-        if place == op or names[place] in of_the_source or not _is_text(schema.field(place).type):
-            continue
-        if _holds_times(parquet, schema.names[place]):
-            return place
-    return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _holds_times(parquet: pq.ParquetFile, column: str) -> bool:
-    batch = next(parquet.iter_batches(batch_size=_LOOKED_AT, columns=[column]), None)
-    values = [] if batch is None else batch.column(0).to_pylist()
-    return all(value is None or re.match(TIMESTAMP_TEXT, value) for value in values)
-
-
-def _file_type(parquet: pq.ParquetFile, place: int, file: FileInput, fmt: RowFormat) -> str:
-    field = parquet.schema_arrow.field(place)
-    kind = field.type
-    if pa.types.is_timestamp(kind) and kind.tz is not None and _is_legacy(parquet, field.name):
-        kind = pa.timestamp(kind.unit)
-    try:
-        # Not by way of an empty table: pyarrow would import pandas for it, where that is installed.
-        dtype = pl.Schema(pa.schema([(field.name, kind)]))[field.name]
-        return delta_type(dtype, timestamps=fmt.timestamps)
-    except (ValueError, *_UNREADABLE) as error:
-        raise TableError(
-            f"column {field.name!r} has the type {field.type}, which a Delta table cannot hold",
-            where=file.name,
-            hint="leave the column out, or change its type, by a DMS transformation rule",
-        ) from error
-
-
-def _is_legacy(parquet: pq.ParquetFile, name: str) -> bool:
-    """Whether a timestamp has only the old annotation that DMS writes, which cannot say that it names no zone."""
-    leaves = (parquet.schema.column(place) for place in range(len(parquet.schema)))
-    leaf = next(leaf for leaf in leaves if leaf.path.split(".")[0] == name)
-    logical = json.loads(leaf.logical_type.to_json())
-    return bool(logical.get("is_from_converted_type"))
 
 
 def _reader(found: ParquetLayout, file: FileInput, fmt: RowFormat, schema: Schema) -> _Reader:
@@ -243,8 +224,35 @@ class _Reader:
 
     def chunk(self, frame: pl.DataFrame, first: int) -> Chunk:
         """The chunk of the next rows of the file, numbered from `first`."""
-        frame = frame.rename(dict(zip(frame.columns, self.found.columns.names, strict=True)))
         numbers = pl.int_range(first, first + frame.height, eager=True)
+        columns = self.found.columns
+        frame, ready, failed = self._typed(frame)
+        if not failed and is_clean(ready, columns, self.file, self.fmt):
+            rows = change_rows(ready, columns, self.file, self.fmt, self.schema, numbers)
+            return Chunk(rows, no_rejects(), rows.height, {})
+        return checked_chunk(
+            ready, columns, self.file, self.fmt, self.schema, numbers,
+            reasons=self._reasons(frame, failed), raw=lambda bad: _json_rows(frame.filter(bad)),
+        )  # fmt: skip
+
+    def together(self, frame: pl.DataFrame, files: Sequence[tuple[FileInput, int]]) -> Iterator[Chunk]:
+        """The chunk of several files that are alike, given with their rows; a chunk each if a row is not clean."""
+        _, ready, failed = self._typed(frame)
+        if failed or not is_clean(ready, self.found.columns, self.file, self.fmt):
+            first = 0
+            for file, height in files:
+                yield replace(self, file=file).chunk(frame.slice(first, height), 1)
+                first += height
+            return
+        numbers = pl.concat([pl.int_range(1, height + 1, eager=True) for _, height in files])
+        places = [pl.repeat(file.ordinal, height, dtype=pl.UInt32, eager=True) for file, height in files]
+        rows = change_rows(ready, self.found.columns, self.file, self.fmt, self.schema, numbers)
+        rows = rows.with_columns(pl.concat(places).alias(FILE))
+        yield Chunk(rows, no_rejects(), rows.height, {})
+
+    def _typed(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, pl.Series]]:
+        """The frame with the table's names, the columns in use with their types, and where values do not parse."""
+        frame = frame.rename(dict(zip(frame.columns, self.found.columns.names, strict=True)))
         columns = self.found.columns
         typed: dict[str, pl.Series] = {}
         failed: dict[str, pl.Series] = {}
@@ -257,14 +265,7 @@ class _Reader:
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
                 typed[helper] = _text(values) if helper == columns.op else values
-        ready = pl.DataFrame(list(typed.values()))
-        if not failed and is_clean(ready, columns, self.file, self.fmt):
-            rows = change_rows(ready, columns, self.file, self.fmt, self.schema, numbers)
-            return Chunk(rows, no_rejects(), rows.height, {})
-        return checked_chunk(
-            ready, columns, self.file, self.fmt, self.schema, numbers,
-            reasons=self._reasons(frame, failed), raw=lambda bad: _json_rows(frame.filter(bad)),
-        )  # fmt: skip
+        return frame, pl.DataFrame(list(typed.values())), failed
 
     def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)

@@ -1,12 +1,14 @@
 """What DMS wrote to typed change rows, strictly: every row of a file becomes a row or a reject (pure).
 
-`describe` says which columns some files have, `read` reads one file as those columns. A file that cannot be this
-table's raises TableError; a row that cannot be applied is a reject with its number, the reason and its text.
+`describe` says which columns some files have, `read` reads one file as those columns, `read_together` several small
+ones. A file that cannot be this table's raises TableError; a row that cannot be applied is a reject with its number,
+the reason and its text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from cdcloader.changes.schema import Field, Schema, fits
 from cdcloader.errors import TableError
@@ -14,10 +16,10 @@ from cdcloader.source.csv_layout import Layout
 from cdcloader.source.csv_rows import csv_text, file_layout, read_csv
 from cdcloader.source.csv_samples import sample
 from cdcloader.source.inference import type_of
-from cdcloader.source.parquet_rows import parquet_layout, read_parquet
+from cdcloader.source.parquet_rows import parquet_layout, read_parquet, read_parquet_together
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat, is_rule_added
 
-__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read"]
+__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read", "read_together"]
 
 
 def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
@@ -59,6 +61,19 @@ def read(
     if file.format == "csv":
         return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
     return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes)
+
+
+def read_together(files: Sequence[FileInput], fmt: RowFormat, schema: Schema, *, chunk_bytes: int) -> Iterator[Chunk]:
+    """The rows of small files, in order, as `read` gives them; a chunk may hold the rows of several files.
+
+    A chunk with rejects is of one file.
+    """
+    for kind, neighbours in groupby((file for file in files if file.size), key=lambda file: file.format):
+        if kind == "csv":
+            for file in neighbours:
+                yield from read(file, fmt, schema, chunk_bytes=chunk_bytes)
+        else:
+            yield from read_parquet_together(list(neighbours), fmt, schema, chunk_bytes=chunk_bytes)
 
 
 def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:

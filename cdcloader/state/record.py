@@ -80,6 +80,12 @@ class Record:
     rows_updated: int = 0
     rows_deleted: int = 0
     rows_quarantined: int = 0
+    tidied_version: int | None = None
+    """The version at which upkeep found nothing more to do, and the `write_mode` that it was done for."""
+    tidied_mode: str | None = None
+    swept_at: datetime | None = None
+    swept_to: str | None = None
+    """Where a sweep that has not come to its end goes on."""
     updated_at: datetime | None = None
 
     def advanced(  # noqa: PLR0913
@@ -373,6 +379,10 @@ _ATTRIBUTES: dict[str, tuple[str, _Codec]] = {
     "RowsUpdated": ("rows_updated", _COUNT),
     "RowsDeleted": ("rows_deleted", _COUNT),
     "RowsQuarantined": ("rows_quarantined", _COUNT),
+    "TidiedVersion": ("tidied_version", _COUNT),
+    "TidiedMode": ("tidied_mode", _TEXT),
+    "SweptAt": ("swept_at", _TIME),
+    "SweptTo": ("swept_to", _TEXT),
     "UpdatedAt": ("updated_at", _TIME),
 }
 ATTRIBUTES = tuple(_ATTRIBUTES)

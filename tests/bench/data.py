@@ -16,11 +16,11 @@ import polars as pl
 from tests.bench.measure import measure
 
 # A change of what is made, or of the layout of the tables, asks for new data.
-_VERSION = 1
+_VERSION = 2
 _TAG = "CACHEDIR.TAG"
 _BLOCK_ROWS = 500_000
 _PRIME = 2_654_435_761
-_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 TABLE = "bench/orders"
 KEY = "order_id"
 
@@ -29,14 +29,14 @@ class Cache:
     """A folder of data that is made once; `runs` is where a run may write, empty at the start."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
-        self.runs = self._folder / "runs"
+        self.folder = folder.absolute()
+        self.runs = self.folder / "runs"
 
     def open(self) -> None:
         """Make the folder, invisible to git and to backups."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / ".gitignore").write_text("*\n")
-        (self._folder / _TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / ".gitignore").write_text("*\n")
+        (self.folder / _TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
         self.empty_runs()
 
     def empty_runs(self) -> Path:
@@ -47,7 +47,7 @@ class Cache:
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder of some data; `make` fills it in its final place if it is not there yet."""
-        folder, stamp = self._folder / f"{name}-v{_VERSION}", self._folder / f"{name}-v{_VERSION}.made"
+        folder, stamp = self.folder / f"{name}-v{_VERSION}", self.folder / f"{name}-v{_VERSION}.made"
         if not stamp.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -57,14 +57,14 @@ class Cache:
 
     def forget(self, name: str) -> None:
         """Remove some data."""
-        (self._folder / f"{name}-v{_VERSION}.made").unlink(missing_ok=True)
-        shutil.rmtree(self._folder / f"{name}-v{_VERSION}", ignore_errors=True)
+        (self.folder / f"{name}-v{_VERSION}.made").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / f"{name}-v{_VERSION}", ignore_errors=True)
 
     def clean(self) -> bool:
         """Remove everything; only a folder that this class has made is touched."""
-        if not (self._folder / _TAG).exists():
+        if not (self.folder / _TAG).exists():
             return False
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
         return True
 
 
@@ -107,14 +107,14 @@ def blocks(rows: int, *, wide: bool, shuffled: bool = False) -> Iterator[pl.Data
 def make_single_files(folder: Path, rows: int) -> None:
     """`orders.csv` and `orders.parquet` with the same rows."""
     frame = pl.concat(blocks(rows, wide=False))
-    frame.write_csv(folder / "orders.csv", datetime_format=_TIME_FORMAT)
+    frame.write_csv(folder / "orders.csv", datetime_format=TIME_FORMAT)
     frame.write_parquet(folder / "orders.parquet")
 
 
 def make_load_set(folder: Path, total_bytes: int, files: int, *, shuffled: bool) -> None:
     """A LOAD set of CSV files of about `total_bytes`; the rows of one block serve all, with keys of their own."""
     block = orders(np.arange(_BLOCK_ROWS), wide=True, seed=0)
-    width = len(block.write_csv(datetime_format=_TIME_FORMAT).encode()) / _BLOCK_ROWS
+    width = len(block.write_csv(datetime_format=TIME_FORMAT).encode()) / _BLOCK_ROWS
     rows = int(total_bytes / width)
     source = _source(folder)
     for number in range(files):
@@ -124,7 +124,7 @@ def make_load_set(folder: Path, total_bytes: int, files: int, *, shuffled: bool)
                 numbers = np.arange(first, min(first + _BLOCK_ROWS, end), dtype=np.int64)
                 keys = numbers * _PRIME % rows if shuffled else numbers
                 shifted = block.head(len(keys)).with_columns(pl.Series(KEY, keys))
-                shifted.write_csv(file, include_header=first == start, datetime_format=_TIME_FORMAT)
+                shifted.write_csv(file, include_header=first == start, datetime_format=TIME_FORMAT)
 
 
 def make_recent_changes(folder: Path, rows: int, changes: int, files: int) -> None:
@@ -182,16 +182,33 @@ def raw_of(run: Path, file: Path) -> Path:
     return raw
 
 
-def write_config(folder: Path, *, raw: Path, tables: list[str] | None = None, memory_budget_mb: int = 2048) -> str:
-    """A config file in `folder` with lake and state there; a LOAD set counts as complete at once."""
-    config = {
+def write_config(
+    folder: Path,
+    *,
+    raw: Path,
+    lake: Path | None = None,
+    tables: list[str] | None = None,
+    memory_budget_mb: int = 2048,
+    cache: bool = False,
+    upkeep: bool = True,
+) -> str:
+    """A config file in `folder` with lake (else the given one) and state there; a LOAD set counts as complete at once.
+
+    With `cache` the key columns that do not fit into memory are kept on disk, in `folder` too. Without `upkeep` the
+    table is never tidied.
+    """
+    config: dict[str, Any] = {
         "raw": str(raw),
-        "lake": str(folder / "lake"),
+        "lake": str(lake or folder / "lake"),
         "state": {"kind": "sqlite", "path": str(folder / "state.db")},
         "memory_budget_mb": memory_budget_mb,
         "full_load": {"quiet_seconds": 0},
         "tables": [{"source": name, "primary_key": [KEY]} for name in tables or [TABLE]],
     }
+    if not upkeep:
+        config["upkeep"] = {"seconds": 0}
+    if cache:
+        config["cache"] = {"path": str(folder / "cache")}
     path = folder / "cdcloader.yaml"
     path.write_text(json.dumps(config, indent=1))  # Every JSON text is YAML.
     return str(path)

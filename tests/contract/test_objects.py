@@ -151,6 +151,22 @@ def test_listing_starts_after_a_key(objects):
     assert keys(objects.list("t", start_after="z")) == []
 
 
+def test_pages_are_the_listing_in_pieces(objects, monkeypatch):
+    """Page after page gives what one listing gives, from any key on, and objects may be deleted meanwhile."""
+    monkeypatch.setattr("cdcloader.objects._PAGE_OBJECTS", 3)
+    for number in range(10):
+        objects.write(f"t/p={number % 3}/{number}.bin", b"x" * number)
+    listed = objects.list("t")
+    assert [info for page in objects.pages("t") for info in page] == listed
+    assert [info for page in objects.pages("t", listed[4].key) for info in page] == listed[5:]
+    assert max(len(page) for page in objects.pages("t")) == 3
+    seen = []
+    for page in objects.pages("t"):
+        seen += page
+        objects.delete(info.key for info in page)
+    assert (seen, objects.list("t"), [*objects.pages("t")]) == (listed, [], [])
+
+
 def test_folders_of_one_level(objects):
     """Folders are named without their parents, in order, and files are not among them."""
     for key in ("b/t 1/x", "a/t2/y/z", "a/t1/x", "a/file", "file"):

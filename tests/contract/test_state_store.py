@@ -182,6 +182,10 @@ def full() -> Record:
         rows_updated=2,
         rows_deleted=3,
         rows_quarantined=4,
+        tidied_version=41,
+        tidied_mode="auto",
+        swept_at=datetime(2026, 3, 2, 4, 5, 6, 789, tzinfo=UTC),
+        swept_to="s/t/part-1.parquet",
         updated_at=NOW,
     )
 

@@ -2,14 +2,16 @@
 
 import json
 import threading
+import time
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from cdcloader.errors import CommitConflict, TableError, TransientError
+from cdcloader.lake.deletion_vectors import Descriptor, from_action
 from cdcloader.lake.log import DeltaLog
-from cdcloader.lake.snapshot import check_supported
+from cdcloader.lake.snapshot import DataFile, check_supported
 from cdcloader.lake.upkeep import checkpoint_if_due
 from cdcloader.objects import Objects
 
@@ -210,3 +212,91 @@ def test_a_checkpoint_is_written_when_due_and_read_back(tmp_path):
     for version in range(100):
         (tmp_path / "t" / "_delta_log" / f"{version:020d}.json").unlink()
     assert DeltaLog(objects, "t").snapshot() == log.snapshot()
+
+
+class Counted(Objects):
+    """Counts the requests."""
+
+    def __init__(self, root):
+        opened = Objects.open(str(root))
+        super().__init__(opened.location, opened._store)
+        self.requests = []
+
+    def list(self, prefix="", start_after=""):
+        self.requests.append("LIST")
+        return super().list(prefix, start_after)
+
+    def read(self, key):
+        self.requests.append("GET")
+        return super().read(key)
+
+    def taken(self):
+        requests, self.requests = self.requests, []
+        return sorted(requests)
+
+
+def test_following_a_table_takes_one_listing_and_a_read_per_new_commit(tmp_path):
+    """No request more, whoever commits: after our own commits not even that is read again."""
+    pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"))
+    objects = Counted(tmp_path)
+    log = DeltaLog(objects, "t")
+    log.snapshot()
+    assert objects.taken() == ["GET", "GET", "LIST"]
+    log.snapshot()
+    assert objects.taken() == ["LIST"]
+    log.commit(log.snapshot(), [], {})
+    objects.taken()
+    log.snapshot()
+    assert objects.taken() == ["LIST"]
+    for n in (1, 3):
+        for _ in range(n):
+            pl.DataFrame({"id": [0]}).write_delta(str(tmp_path / "t"), mode="append")
+        DeltaTable(str(tmp_path / "t")).create_checkpoint()
+        assert len(log.snapshot().files) == (2 if n == 1 else 5)
+        assert objects.taken() == ["GET"] * n + ["LIST"]
+    assert len(DeltaLog(objects, "t").snapshot().files) == 5
+    assert objects.taken() == ["GET", "GET", "LIST"]
+
+
+def test_a_log_that_is_cleaned_while_it_is_read_is_read_again(tmp_path):
+    """Between our listing and our reading another process may delete old commits behind a checkpoint."""
+    path = str(tmp_path / "t")
+    for n in range(6):
+        pl.DataFrame({"id": [n]}).write_delta(path, mode="append")
+
+    class Cleaned(Counted):
+        once = threading.Lock()
+
+        def read(self, key):
+            if key.endswith(".json") and self.once.acquire(blocking=False):
+                DeltaTable(path).create_checkpoint()
+                for n in range(5):
+                    (tmp_path / "t" / "_delta_log" / f"{n:020d}.json").unlink()
+            return super().read(key)
+
+    assert our_files(DeltaLog(Cleaned(tmp_path), "t").snapshot()) == delta_rs_files(path, 5)
+
+
+@pytest.mark.parametrize(("retention", "kept"), [(None, 3), ("interval 2 weeks", 4), ("interval 5 hours", 1)])
+def test_removals_are_told_from_the_newest_checkpoint_on(tmp_path, retention, kept):
+    """What was removed within 7 days, or as the table says, in the checkpoint or since, each with its vector."""
+    path = str(tmp_path / "t")
+    log = DeltaLog(Objects.open(str(tmp_path)), "t")
+    pl.DataFrame({"id": [0]}).write_delta(path)
+    now = int(time.time() * 1000)
+    vector = Descriptor("u", "ab^-aqEH.-t@S}K{vb[*k^", 4, 40, 6)
+    files = [DataFile(f"{n}.parquet", {}, 1, 0, vector=vector if n % 2 else None) for n in range(6)]
+    days = [0, 5, 6, 8, 30]
+    base = log.snapshot()
+    configuration = {"delta.deletedFileRetentionDuration": retention} if retention else {}
+    actions = [{"metaData": {**base.metadata, "configuration": configuration}}, *(file.add() for file in files)]
+    base = log.commit(base, actions, {})
+    removed = [file.remove(now - day * 86_400_000) for file, day in zip(files, days, strict=False)]
+    base = log.commit(base, removed, {})
+    assert [body["path"] for body in log.removes()] == [f"{n}.parquet" for n in range(5)]
+    DeltaTable(path).create_checkpoint()
+    log.commit(base, [files[5].remove(now)], {})
+    found = {body["path"]: body.get("deletionVector") for body in log.removes()}
+    assert found.keys() == {f"{n}.parquet" for n in [*range(kept), 5]}
+    for path, given in found.items():
+        assert (from_action(given) if given else None) == next(file.vector for file in files if file.path == path)

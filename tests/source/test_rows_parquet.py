@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import polars as pl
@@ -15,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from cdcloader.changes.net import OP, ROW, TIME
+from cdcloader.changes.net import FILE, OP, ROW, TIME
 from cdcloader.changes.schema import Field, Schema, polars_schema
 from cdcloader.demo.legacy_types import without_logical_types
 from cdcloader.errors import TableError
-from cdcloader.source.rows import Chunk, FileInput, RowFormat, describe, read
+from cdcloader.source.rows import Chunk, FileInput, RowFormat, describe, read, read_together
 
 UTC = dt.UTC
 BIG = 1 << 20
@@ -241,3 +242,87 @@ def test_roundtrip(data: st.DataObject, chunk_bytes: int, group_rows: int) -> No
     )
     assert_frame_equal(chunk.rows.select(expected.columns), expected, check_exact=True)
     assert chunk.rows[ROW].to_list() == list(range(1, len(rows) + 1))
+
+
+def several(tables: list[pa.Table], **options: object) -> list[FileInput]:
+    return [replace(source(table, name=f"s/t/{n}.parquet", **options), ordinal=n) for n, table in enumerate(tables)]
+
+
+def together(files: list[FileInput], f: RowFormat, *, chunk_bytes: int = BIG) -> list[Chunk]:
+    return list(read_together(files, f, describe(files, f), chunk_bytes=chunk_bytes))
+
+
+def alone(files: list[FileInput], f: RowFormat) -> pl.DataFrame:
+    return pl.concat([c.rows for file in files for c in read(file, f, describe(files, f), chunk_bytes=BIG)])
+
+
+def test_small_files_of_one_schema_are_one_chunk() -> None:
+    """Each row keeps the place of its file and its number there; an empty file among them is none."""
+    files = several(
+        [changes(v=[1, 2, 3]), changes(v=[4, 5, 6]), changes(v=[7, 8, 9]).slice(0, 0), changes(v=[0, 1, 2])]
+    )
+    found = together(files, fmt())
+    assert len(found) == 1
+    assert found[0].rows.select(FILE, ROW).rows() == [(n, row) for n in (0, 1, 3) for row in (1, 2, 3)]
+    assert_frame_equal(found[0].rows, alone(files, fmt()))
+
+
+def test_small_files_are_read_together_up_to_the_size_of_a_chunk() -> None:
+    """The bound of memory holds for files that are read together."""
+    files = several([changes(v=[n, n, n]) for n in range(20)])
+    assert len(together(files, fmt())) == 1
+    found = together(files, fmt(), chunk_bytes=600)
+    assert 5 < len(found) <= 20
+    assert_frame_equal(pl.concat([c.rows for c in found]), alone(files, fmt()))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        changes(v=pa.array([1, 2, 3], pa.int32())),
+        changes(v=[1, 2, 3], w=["a", "b", "c"]),
+        changes(),
+        pa.table({"v": [1, 2, 3], "op": ["I", "U", "D"], "ID": [1, 2, 3]}),
+    ],
+)
+def test_files_of_another_schema_stand_apart(odd: pa.Table) -> None:
+    """Files whose columns differ in type, number, order or spelling are read as their own."""
+    files = several([changes(v=[1, 2, 3]), odd, changes(v=[7, 8, 9])])
+    found = together(files, fmt((Field("id", "long"), Field("v", "long"))))
+    assert len(found) == 3
+    assert_frame_equal(pl.concat([c.rows for c in found]), alone(files, fmt((Field("id", "long"), Field("v", "long")))))
+
+
+def test_a_broken_row_among_small_files_is_named_with_its_own_place() -> None:
+    """A reject has the file and row number that it has when its file is read alone."""
+    broken = pa.table({"Op": ["I", "X", "U"], "id": [1, 2, None], "v": ["1", "2", "3"]})
+    good = pa.table({"Op": ["I", "U", "U"], "id": [1, 2, 3], "v": ["1", "2", "3"]})
+    files = several([good, broken, good])
+    found = together(files, fmt((Field("v", "long"),)))
+    rejects = pl.concat([c.rejects for c in found])
+    assert rejects.select("file", "row").rows() == [("s/t/1.parquet", 2), ("s/t/1.parquet", 3)]
+    assert rejects["reason"].to_list() == ["Op 'X' is none of I, U, D", "NULL in key column 'id'"]
+    assert all(c.rejects["file"].n_unique() <= 1 for c in found)
+    assert sum(c.rows_in for c in found) == 9
+    assert_frame_equal(pl.concat([c.rows for c in found]), alone(files, fmt((Field("v", "long"),))))
+
+
+def test_the_times_of_several_files_are_those_of_each() -> None:
+    """DMS's timestamp column is used and dropped in files that are read together too."""
+    files = several([required_time(changes()), required_time(changes())])
+    found = together(files, fmt())
+    assert [c.rows.height for c in found] == [6]
+    assert_frame_equal(found[0].rows, alone(files, fmt()))
+    assert found[0].rows[TIME].null_count() == 0
+
+
+def test_a_damaged_file_among_small_ones_is_named() -> None:
+    """The file that cannot be read is the one that is told."""
+    files = several([changes(v=[1, 2, 3]), changes(v=[4, 5, 6])])
+    with files[0].open() as stored:
+        data = stored.read()
+    cut = data[:20] + bytes(len(data) - 220) + data[-200:] if len(data) > 400 else data[: len(data) // 2]
+    damaged = replace(source(cut, name="s/t/9.parquet"), ordinal=2)
+    with pytest.raises(TableError) as caught:
+        list(read_together([*files, damaged], fmt(), describe(files, fmt()), chunk_bytes=BIG))
+    assert caught.value.where == "s/t/9.parquet"

@@ -1,0 +1,116 @@
+"""A batch's raw files -> frames of typed change rows, in order; what breaks a rule goes to the quarantine."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import polars as pl
+
+from cdcloader.changes.net import OP, TIME, sequence_columns
+from cdcloader.changes.schema import Field, Schema, merge
+from cdcloader.lake.quarantine import Quarantine
+from cdcloader.lake.snapshot import Snapshot
+from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
+from cdcloader.source.rows import Chunk, FileInput, describe, read, read_together
+
+# Two hide what of decoding is Python; more would only hold more in memory.
+_READERS = 2
+# Files of this share of a chunk (as stored) are read together: their data is several times larger.
+_SMALL_SHARE = 4
+
+
+class Reading:
+    """The rows of some inputs as `schema`: the table's columns as they will be after the batch.
+
+    `rows_in` counts every row of the files, `rows` those that became a change; `newest` is the newest commit time
+    that they tell. All are complete when `frames` has ended.
+    """
+
+    def __init__(
+        self, context: Context, base: Snapshot | None, inputs: Sequence[FileInput], quarantine: Quarantine
+    ) -> None:
+        self._inputs, self.quarantine = inputs, quarantine
+        self._chunk_bytes = context.settings.chunk_bytes
+        self.schema = _schema(context, base, inputs)
+        self._format = context.row_format(self.schema)
+        self.rows_in = self.rows = 0
+        self.newest: datetime | None = None
+
+    def frames(self, watch: Stopwatch) -> Iterator[pl.DataFrame]:
+        """The table's columns, `OP` and the `SEQ` columns of all rows, in order."""
+        chunks = self._chunks()
+        while True:
+            with watch.phase("read"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            self.rows_in += chunk.rows_in
+            self.rows += chunk.rows.height
+            if chunk.rejects.height:
+                self.quarantine.add(chunk.rejects["file"][0], chunk.rejects)
+            self._note_time(chunk.rows)
+            names = [*(column.name for column in self.schema), OP, *sequence_columns(chunk.rows.columns)]
+            yield chunk.rows.select(names)
+
+    def _note_time(self, rows: pl.DataFrame) -> None:
+        newest = rows[TIME].max()
+        if isinstance(newest, datetime):
+            moment = newest.astimezone(UTC)
+            self.newest = max(self.newest or moment, moment)
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Small files are read by several threads, some of them ahead; a large one by the caller's, chunk by chunk."""
+        groups = list(_groups(self._inputs, self._chunk_bytes // _SMALL_SHARE))
+        if len(groups) <= 1:
+            for group in groups:
+                yield from self._read(group)
+            return
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="cdcloader-read") as pool:
+            ahead: deque[Future[list[Chunk]]] = deque()
+            try:
+                for group in groups:
+                    if len(group) == 1 and group[0].size > self._chunk_bytes // _SMALL_SHARE:
+                        while ahead:
+                            yield from ahead.popleft().result()
+                        yield from self._read(group)
+                        continue
+                    ahead.append(pool.submit(lambda files: list(self._read(files)), group))
+                    if len(ahead) > _READERS:
+                        yield from ahead.popleft().result()
+                while ahead:
+                    yield from ahead.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _read(self, group: Sequence[FileInput]) -> Iterator[Chunk]:
+        if len(group) == 1:
+            return read(group[0], self._format, self.schema, chunk_bytes=self._chunk_bytes)
+        return read_together(group, self._format, self.schema, chunk_bytes=self._chunk_bytes)
+
+
+def _schema(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Schema:
+    """The table's columns after the batch; TableError when its files do not fit the table, or the config."""
+    table_schema = base.schema(context.log.where) if base else ()
+    found = describe(inputs, context.row_format(overlay(table_schema, context.table)))
+    where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
+    schema = merge(tuple(Field(c.name, c.type) for c in found), table_schema, where=where)
+    if schema:
+        check_columns(context.table, schema, where)
+    return schema
+
+
+def _groups(inputs: Sequence[FileInput], size_max: int) -> Iterator[list[FileInput]]:
+    """Neighbours that are small together; a file that is larger stands alone."""
+    group: list[FileInput] = []
+    size = 0
+    for item in inputs:
+        if group and size + item.size > size_max:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += item.size
+    if group:
+        yield group
