@@ -1,4 +1,4 @@
-"""Random lives of tables: batches in every mode, upkeep, other writers and checkpoints, read by four readers each time."""
+"""Random lives of tables: batches, upkeep, other writers and checkpoints, read by four readers each time."""
 
 import random
 from dataclasses import dataclass, field
