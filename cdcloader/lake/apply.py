@@ -181,19 +181,23 @@ class Application:
         else:
             rows = upserts.with_columns(partition=pl.lit(0, dtype=pl.UInt32))
         places = {partition: number for number, partition in enumerate(parts["text"].to_list() if names else [()])}
-        numbered = [(self._numbers[found.file.id], found) for found in located]
-        homes = [
-            found.hits.select(
-                NET,
-                partition=pl.lit(places[touched[number].partition], dtype=pl.UInt32),
-                home=pl.lit(number, dtype=pl.Int64),
-            )
-            for number, found in numbered
+        hits = [
+            (number, places[touched[number].partition], found.hits[NET].to_numpy())
+            for found in located
+            for number in [self._numbers[found.file.id]]
             if touched[number].partition in places
         ]
-        if not homes:
+        if not hits:
             return rows.with_columns(home=pl.lit(strategy.NO_FILE, dtype=pl.Int64))
-        first = pl.concat(homes).unique([NET, "partition"], keep="first", maintain_order=True)
+        counts = [len(nets) for _, _, nets in hits]
+        homes = pl.DataFrame(
+            {
+                NET: np.concatenate([nets for _, _, nets in hits]),
+                "partition": np.repeat(np.array([place for _, place, _ in hits], dtype=np.uint32), counts),
+                "home": np.repeat(np.array([number for number, _, _ in hits], dtype=np.int64), counts),
+            }
+        )
+        first = homes.unique([NET, "partition"], keep="first", maintain_order=True)
         return rows.join(first, on=[NET, "partition"], how="left", maintain_order="left").with_columns(
             pl.col("home").fill_null(strategy.NO_FILE)
         )

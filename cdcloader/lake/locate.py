@@ -82,9 +82,10 @@ def locate_all(
         file, keys = wish
         return locate(objects, table, file, keys, schema, cache=cache, dead=dead(file))
 
-    largest = max((file.size for file, _ in wanted if not cache.knows(place, file)), default=1)
-    lookups = min(_LOOKUPS, len(wanted), max(1, cache.memory_bytes // max(1, largest)))
+    unknown = [file.size for file, _ in wanted if not cache.knows(place, file)]
+    lookups = min(_LOOKUPS, len(unknown), max(1, cache.memory_bytes // max(1, *unknown, 1)))
     if lookups < 2:
+        # What is known is found in less time than it takes to hand it to another thread.
         return [one(wish) for wish in wanted]
     with ThreadPoolExecutor(lookups, thread_name_prefix="cdcloader-locate") as pool:
         return list(pool.map(one, wanted))
