@@ -9,11 +9,11 @@ from cdcloader import __version__
 from cdcloader.changes.schema import Schema, to_json
 from cdcloader.lake.log import INFO
 from cdcloader.lake.snapshot import Action, DataFile, Snapshot
+from cdcloader.lake.upkeep import VECTORS_PROPERTY
 from cdcloader.loader.account import Account, application_id, to_info
 from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
 
 _TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
-VECTORS_PROPERTY = "delta.enableDeletionVectors"
 # What writer version 2 stands for, spelled as features.
 _LEGACY_FEATURES = ("appendOnly", "invariants")
 
