@@ -3,10 +3,11 @@
 The map of the house; rooms stand in the order in which data passes through them. Modules marked *pure* do
 no I/O, read no clock and log nothing.
 
-    cli.py              the commands: parse, call, print
+    cli/                the commands: parse, call, print
     demo/               `cdcloader demo`: plays DMS over a sample database, loads it, proves the result
     wiring.py           Config -> running objects; the only module that names concrete adapters
-    daemon.py           the schedule, bounded workers, the drain on SIGTERM, isolation of tables
+    daemon.py           the schedule, bounded workers, the drain on SIGTERM
+    turns.py            one table's turn, and the boundary that keeps its trouble from the others; the single pass
     loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
     source/             what DMS wrote; pure as a whole
       names.py            pure   key -> LOAD or CDC file, position
@@ -43,7 +44,7 @@ no I/O, read no clock and log nothing.
     errors.py           what happened, where, and what to do
     allocators.py       how much freed memory the allocators keep; the package calls it before Polars is imported
 
-Imports go down this list, never up: cli > demo > wiring > daemon > loader > source | lake | state | web >
+Imports go down this list, never up: cli > demo > wiring > daemon > turns > loader > source | lake | state | web >
 objects > changes > metrics | logs > config > errors > allocators. `make check` keeps it so.
 """
 

@@ -24,7 +24,7 @@ def run_loader(config: str, table: str | None = None) -> Work:
     """
     import typer
 
-    import cdcloader.daemon
+    import cdcloader.turns
     import cdcloader.wiring  # noqa: F401
     from cdcloader.cli import app
 
@@ -76,7 +76,7 @@ def warm(config: str, table: str, source: str, first: str, then: str) -> Work:
 
 def steady(config: str, staged: str, source: str) -> Work:
     """One loader for a long series of files, each put there when the one before is done, upkeep and all."""
-    from cdcloader.daemon import take_turn
+    from cdcloader.turns import take_turn
 
     committed: list[float] = []
     assembly = _assembled(config, on_batch=lambda _table, _done: committed.append(time.perf_counter()))

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 import structlog
 
-from cdcloader.daemon import take_turn
 from cdcloader.errors import CommitConflict, StateConflict, TableError, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader.table import Outcome
 from cdcloader.objects import Objects
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import NEVER, Phase
+from cdcloader.turns import take_turn
 
 
 def row(id_, name="x"):

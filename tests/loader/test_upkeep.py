@@ -16,13 +16,13 @@ from deltalake import DeltaTable, QueryBuilder
 from duckdb_extensions import import_extension
 
 from cdcloader.changes.schema import Field, to_json
-from cdcloader.daemon import run_once, take_turn
 from cdcloader.errors import TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import describe, downgrade
 from cdcloader.loader import upkeep
 from cdcloader.loader.table import Outcome
+from cdcloader.turns import run_once, take_turn
 
 COLUMNS = (("id", "long"), ("part", "string"), ("name", "string"))
 
