@@ -1,7 +1,7 @@
 # What a developer of cdcloader calls. Everything is made inside this folder; `make clean` removes it.
 
 PYTHON ?=
-# What `make bench` hands on, such as ARGS="--only scattered".
+# What `make bench` and `make soak` hand on, such as ARGS="--only scattered" or ARGS="--seed 7".
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Two installs into one environment at once would break it.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check fmt bench venv lock clean
+.PHONY: help demo test test-long test-services check fmt bench soak venv lock clean
 
 # No cache outside this folder, no questions, and only errors are shown.
 export PIP_NO_CACHE_DIR := 1
@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PIP := $(BIN)/python -m pip -qq
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUN_STAMP) ## Play DMS over a sample database, load it, and prove the tables (under a minute)
 	@$(BIN)/cdcloader demo
@@ -31,6 +31,9 @@ test: $(DEV_STAMP) ## Run the tests
 
 test-long: $(DEV_STAMP) ## Run the tests that take long: thousands of commits and random histories
 	@$(BIN)/python -m pytest -q -m slow
+
+test-services: $(DEV_STAMP) ## Run the tests against Ceph (S3) and dynalite (DynamoDB), started on loopback, with faults
+	@$(BIN)/python -m tests.services $(ARGS)
 
 check: $(DEV_STAMP) ## Run ruff, mypy --strict, the import rules and the tests
 	@$(BIN)/ruff check --quiet .
@@ -45,6 +48,9 @@ fmt: $(DEV_STAMP) ## Format the code and mend what ruff can mend
 bench: $(DEV_STAMP) ## Measure speed, memory and bytes against the peers (about an hour; a minute with ARGS=--quick)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+soak: $(DEV_STAMP) ## Kill, stop and race real loaders for ten minutes; no row may differ
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 venv: $(DEV_STAMP) ## Make or renew the environment in .venv
 
 lock: $(DEV_STAMP) ## Bring the locks in line with pyproject.toml
@@ -56,7 +62,7 @@ lock: $(DEV_STAMP) ## Bring the locks in line with pyproject.toml
 COMPILE := --quiet --strip-extras --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean: ## Remove the environment, caches and whatever else was made here
-	@rm -rf $(VENV) .bench build dist cdcloader-demo *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) .bench .services build dist cdcloader-demo *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find cdcloader tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_STAMP): requirements.lock pyproject.toml

@@ -8,10 +8,12 @@ no I/O, read no clock and log nothing.
     wiring.py           Config -> running objects; the only module that names concrete adapters
     daemon.py           the schedule, bounded workers, the drain on SIGTERM
     turns.py            one table's turn, and the boundary that keeps its trouble from the others; the single pass
+    replicas.py         which daemons share the tables, and which tables are this one's
     loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
     source/             what DMS wrote; pure as a whole
       names.py            pure   key -> LOAD or CDC file, position
-      plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing
+      plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
+                                 load_sets.py knows which LOAD files belong together
       rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
@@ -31,21 +33,26 @@ no I/O, read no clock and log nothing.
       upkeep.py                  describes a table to upkeep; the protocol without vectors; checkpoints
       sweep.py                   deletes files that no version within the retention names, and expired log entries
     state/              where each table stands
-      record.py           pure   the record, its phases and transitions
+      record.py           pure   the record, its phases and transitions; codecs.py (pure) is how its values are stored
+      replicas.py         pure   the item that the replicas beat in, and whose a table is
       store.py                   the protocol; dynamodb.py, sqlite.py and memory.py keep it
     web/                /metrics, /livez, /readyz, /status, the page
-    objects.py          lists, reads and writes objects: S3 or a local folder
+    objects/            lists, reads and writes objects: S3 or a local folder
     changes/            what the rows mean
       net.py              pure   rows -> one net change per key
       schema.py           pure   columns and their Delta types; batch schema against table schema
+      type_names.py       pure   how types are spelled; a config is read without Polars
     metrics.py          every metric
     logs.py             every bound log key
+    watchdog.py         notices turns that hang
     config/             frozen models; YAML and environment; reports every fault at once
     errors.py           what happened, where, and what to do
+    redaction.py        takes credentials and row values out of texts; pure
     allocators.py       how much freed memory the allocators keep; the package calls it before Polars is imported
 
-Imports go down this list, never up: cli > demo > wiring > daemon > turns > loader > source | lake | state | web >
-objects > changes > metrics | logs > config > errors > allocators. `make check` keeps it so.
+Imports go down this list, never up: cli > demo > wiring > daemon > turns | replicas > loader > source | lake |
+state | web > objects > changes > metrics | logs | watchdog > config > errors > allocators | redaction. `make
+check` keeps it so.
 """
 
 from cdcloader.allocators import share_arenas

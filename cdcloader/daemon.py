@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from cdcloader.loader.table import TableLoader
+from cdcloader.loader.table import Outcome, TableLoader
 from cdcloader.metrics import Metrics
-from cdcloader.turns import Pass, take_turn
+from cdcloader.replicas import Replica
+from cdcloader.turns import Pass, hand_over, take_turn
+from cdcloader.watchdog import Watchdog
 
-_BACKOFF_SECONDS_MAX = 900.0
 _TICK_SECONDS = 5.0
 _STALLED_SECONDS = 60.0
 DRAIN_SECONDS = 25.0
+# A store that does not answer must not keep a process whose work is done.
+_LEAVE_SECONDS = 5.0
 
 
 class Daemon:
@@ -33,13 +36,19 @@ class Daemon:
         workers: int,
         poll_interval_seconds: float,
         stopping: threading.Event,
+        watchdog: Watchdog,
+        replica: Replica,
     ) -> None:
+        self._replica = replica
+        self._ours: set[str] = set()
         self._loaders = {loader.source: loader for loader in loaders}
         self._metrics = metrics
         self._poll_seconds = poll_interval_seconds
         self._stopping = stopping
+        self._watchdog = watchdog
         self._ticked = time.monotonic()
         self._running: set[str] = set()
+        self._handed_over: set[str] = set()
         # Upkeep takes at most every other worker, so that new data of another table finds one free.
         self._tidying = threading.Semaphore(max(1, workers // 2))
         self._scheduler = BackgroundScheduler(
@@ -50,6 +59,8 @@ class Daemon:
 
     def start(self) -> None:
         """Begin to poll; tables start spread over a few seconds, so that they do not all list at once."""
+        self._replica.start(self._tables_moved)
+        self._tables_moved()
         self._scheduler.add_listener(self._turn_ended, EVENT_JOB_EXECUTED)
         spread = min(5.0, self._poll_seconds) / max(1, len(self._loaders))
         for number, source in enumerate(self._loaders):
@@ -65,40 +76,75 @@ class Daemon:
     def drain(self, seconds: float = DRAIN_SECONDS) -> list[str]:
         """Take no more turns, wait for those in hand; returns the tables whose batch was left to the next start."""
         self._stopping.set()
+        self._replica.leave()
         self._scheduler.pause()
         end = time.monotonic() + seconds
         while self._running and time.monotonic() < end:
             time.sleep(0.05)
         unfinished = sorted(self._running)
         self._scheduler.shutdown(wait=False)
+        self._replica.wait(min(_LEAVE_SECONDS, end - time.monotonic()))
         return unfinished
 
     def live(self) -> tuple[bool, str]:
-        """Whether the schedule still ticks, and words for it."""
+        """Whether the schedule still ticks and no turn hangs, and words for it."""
         silent = time.monotonic() - self._ticked
-        return silent < _STALLED_SECONDS, f"the schedule ticked {silent:.0f} s ago"
+        trouble = self._watchdog.trouble()
+        words = f"the schedule ticked {silent:.0f} s ago"
+        return silent < _STALLED_SECONDS and not trouble, f"{words}; {trouble}" if trouble else words
 
     def _tick(self) -> None:
         self._ticked = time.monotonic()
         self._metrics.tick(datetime.now(UTC))
 
-    def _turn(self, source: str) -> Pass:
+    def _tables_moved(self) -> None:
+        """Replicas have come or gone: a table that is ours from now on has its turn at once."""
+        ours = {source for source in self._loaders if self._is_ours(source)}
+        gained, self._ours = ours - self._ours, ours
+        self._metrics.shared(replicas=len(self._replica.alive), tables_owned=len(ours))
+        if self._scheduler.running and not self._stopping.is_set():
+            for source in gained:
+                self._scheduler.modify_job(source, next_run_time=datetime.now(UTC))
+
+    def _is_ours(self, source: str) -> bool:
+        return self._replica.owns(self._loaders[source].context.path)
+
+    def _turn(self, source: str) -> Pass | None:
+        """A table's turn; none of it, and no request, where the table is another replica's."""
+        loader = self._loaders[source]
         self._running.add(source)
+        self._watchdog.begin(source)
         try:
-            return take_turn(self._loaders[source], self._stopping, tidying=self._tidying)
+            if self._is_ours(source):
+                self._handed_over.discard(source)
+                ours = partial(self._is_ours, source)
+                return take_turn(loader, self._stopping, tidying=self._tidying, may_go_on=ours)
+            if source not in self._handed_over:
+                hand_over(loader)
+                self._handed_over.add(source)
+            return None
         finally:
+            self._watchdog.end(source)
             self._running.discard(source)
 
     def _turn_ended(self, event: JobExecutionEvent) -> None:
-        """Bring a table with more to do to the back of the queue at once, and one in trouble later and later."""
+        """Bring a table back before its poll: at once with more to do, soon where something passing is in its way."""
         ended = event.retval
         if not isinstance(ended, Pass) or self._stopping.is_set():
             return
         if ended.more:
             pause = 0.0
-        elif ended.error is not None:
-            backoff = self._poll_seconds * 2.0 ** min(ended.failures - 1, 10)
-            pause = min(backoff, max(_BACKOFF_SECONDS_MAX, self._poll_seconds)) * random.uniform(0.8, 1)  # noqa: S311
+        elif ended.step is not None and ended.step.outcome is Outcome.LEASED:
+            # Two looks that far apart tell a dead holder; a long poll must not make them rarer.
+            pause = min(ended.loader.context.settings.lease_seconds / 2, self._poll_seconds)
+        elif 0 < ended.pause_seconds < self._poll_seconds:
+            # A longer pause is kept by the loader itself: until it is over, a poll only looks.
+            pause = ended.pause_seconds
         else:
             return
-        self._scheduler.modify_job(ended.loader.source, next_run_time=datetime.now(UTC) + timedelta(seconds=pause))
+        # Not here: the scheduler calls us before it sets the next time itself, where a turn ended quickly enough.
+        due = datetime.now(UTC) + timedelta(seconds=pause)
+        self._scheduler.add_job(self._bring_forward, args=[ended.loader.source, due], executor="tick")
+
+    def _bring_forward(self, source: str, due: datetime) -> None:
+        self._scheduler.modify_job(source, next_run_time=due)

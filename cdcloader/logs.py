@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
@@ -19,19 +18,20 @@ from uuid import UUID
 
 import structlog
 
+from cdcloader.redaction import REFUSED, redacted_text
+
 BOUND_KEYS = frozenset(
     {
         "attempt", "backlog_bytes", "backlog_files", "batch", "bytes", "column", "columns", "command", "commit",
         "config", "count", "error", "exit_code", "file", "files", "first_file", "from_phase", "generation", "hint",
-        "host", "keys", "kind", "lag_seconds", "last_file", "late_files", "lease_epoch", "lease_owner", "limit", "op",
+        "host", "keys", "kind", "lag_seconds", "last_file", "late_files", "lease_epoch", "lease_owner", "limit",
+        "memory_budget_mb", "op",
         "path", "phase", "pid", "port", "position", "reason", "replaced_files", "rewritten_bytes", "rows",
         "schema_changes", "seconds", "signal", "skipped_files", "source", "state", "strategy", "table", "tables",
         "target", "to_phase", "url", "version", "watermark", "where", "workers",
     }
 )  # fmt: skip
 BOUND_PREFIXES = ("rows_", "seconds_", "files_", "bytes_")
-REFUSED = "<refused>"
-REDACTED = "<redacted>"
 
 # Written by structlog itself or by the standard library's records.
 _RENDERED_KEYS = frozenset({"event", "level", "logger", "timestamp", "exception", "stack"})
@@ -58,6 +58,12 @@ def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | No
     logging.captureWarnings(capture=True)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("apscheduler.scheduler").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That a table's turn outlasts the poll interval is none, and the scheduler would warn of it at every interval."""
+    return "maximum number of running instances reached" not in str(record.msg)
 
 
 def guard(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -73,13 +79,6 @@ def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         event[key] = _redacted(value)
     return event
-
-
-def redacted_text(text: str) -> str:
-    """`text` without what looks like a credential, or like a row's value in a library's message."""
-    for pattern, replacement in _UNWANTED:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def _described() -> list[structlog.typing.Processor]:
@@ -144,25 +143,3 @@ def _redacted(value: object) -> object:
     if isinstance(value, list):
         return [_redacted(each) for each in value]
     return value
-
-
-_CREDENTIAL_NAME = (
-    r"[\w-]{0,40}(?:secret|passw(?:or)?d|token|credential|signature|api[_-]?key|access[_-]?key(?:[_-]?id)?)[\w-]{0,40}"
-)
-_UNWANTED: tuple[tuple[re.Pattern[str], str], ...] = (
-    # The access key ids of AWS, long-lived and temporary.
-    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), REDACTED),
-    # user:password@ in a URL; a password may itself hold an @.
-    (re.compile(r"(?<=://)[^/\s]+@"), f"{REDACTED}@"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {REDACTED}"),
-    # name=value, name: value, and "name": "value" as JSON or a dict prints it.
-    (
-        re.compile(rf"(?i)\b({_CREDENTIAL_NAME}[\"']?\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&\"'\])}}]+)"),
-        rf"\g<1>{REDACTED}",
-    ),
-    # Polars and Arrow quote the values that they could not convert.
-    (re.compile(r"(?s)(\bout of \d+ values: )\[.*?\](?=\s|$)"), rf"\1[{REFUSED}]"),
-    (re.compile(r"(?s)(\bcould not parse )`.*?`(?= as dtype)"), rf"\1{REFUSED}"),
-    (re.compile(r"(?s)(\badding )`.*?`(?= to the `null_values`)"), rf"\1{REFUSED}"),
-    (re.compile(r"(\binvalid value )'[^'\n]*'"), rf"\1{REFUSED}"),
-)

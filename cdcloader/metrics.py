@@ -139,9 +139,19 @@ class Metrics:
         """Whether this process holds the table's lease."""
         self._lease.labels(table).set(held)
 
+    def shared(self, *, replicas: int, tables_owned: int) -> None:
+        """How many replicas are alive, this one among them, and how many tables are this one's."""
+        self._replicas.set(replicas)
+        self._tables_owned.set(tables_owned)
+
     def tick(self, time: datetime) -> None:
         """The loop has begun a pass."""
         self._tick.set(time.timestamp())
+
+    def watch_memory(self, *, granted_bytes: Callable[[], int], waiting_tables: Callable[[], int]) -> None:
+        """Ask these at each scrape: the part of the memory budget that is granted, the tables that wait for some."""
+        self._granted.set_function(granted_bytes)
+        self._waiting.set_function(waiting_tables)
 
     def key_cache_lookup(self, result: str) -> None:
         """Keys were looked for in a data file; `result` is one of `KEY_SOURCES`, where its key columns came from."""
@@ -198,6 +208,18 @@ class Metrics:
     def _make_process_metrics(self) -> None:
         self._tick = Gauge(
             "cdcloader_loop_last_tick_timestamp_seconds", "When the loop last began a pass.", registry=self._registry
+        )
+        self._granted = Gauge(
+            "cdcloader_memory_granted_bytes", "Part of the memory budget that is granted.", registry=self._registry
+        )
+        self._waiting = Gauge(
+            "cdcloader_memory_waiting_tables", "Tables with work that wait for memory.", registry=self._registry
+        )
+        self._replicas = Gauge(
+            "cdcloader_replicas", "Live daemons that share the tables, this one among them.", registry=self._registry
+        )
+        self._tables_owned = Gauge(
+            "cdcloader_tables_owned", "Tables that this process looks after.", registry=self._registry
         )
         self._key_lookups = Counter(
             "cdcloader_key_cache_lookups_total",

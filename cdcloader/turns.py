@@ -7,43 +7,42 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 
-from cdcloader.errors import (
-    CdcloaderError,
-    CommitConflict,
-    StateConflict,
-    Stopped,
-    TableError,
-    TransientError,
-)
+from cdcloader.errors import CdcloaderError, Treatment, as_ours, treatment
 from cdcloader.loader.table import Outcome, Step, TableLoader
 from cdcloader.state.record import Phase
 
 # A table with a backlog gives its worker to the next table after this long, between two of its batches.
 _SLICE_SECONDS = 10.0
 _CONFLICTS_MAX = 10
+# A single run gives up sooner than the daemon, which has all the time there is.
 _RETRIES_MAX = 6
+_PAUSE_SECONDS_MAX = 30.0
 _LEASED_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """How a table's turn ended: the last step, or what stopped it, and whether it wants another turn at once."""
+    """How a table's turn ended: the last step, or what stopped it, and whether it wants another turn at once.
+
+    `pause_seconds` is after how long a table in trouble is tried again, 0 for any other.
+    """
 
     loader: TableLoader
     step: Step | None = None
     error: CdcloaderError | None = None
     failures: int = 0
     more: bool = False
+    pause_seconds: float = 0.0
 
     @property
     def retriable(self) -> bool:
         """Whether the same work may succeed later without anybody's doing."""
-        return isinstance(self.error, TransientError | StateConflict | CommitConflict)
+        return self.error is not None and treatment(self.error) in (Treatment.REPLAN, Treatment.RETRY)
 
 
 def take_turn(
@@ -52,29 +51,31 @@ def take_turn(
     *,
     slice_seconds: float = _SLICE_SECONDS,
     tidying: threading.Semaphore | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Pass:
     """Step a table until nothing is left, its time slice is over, or something stops it; never raises.
 
     This is the boundary that keeps one table's trouble from the others. A table that is up to date is tidied; where
-    `tidying` has no room for it, at a later turn.
+    `tidying` has no room for it, at a later turn. `may_go_on` is asked before each step.
     """
     end = time.monotonic() + slice_seconds
     conflicts = 0
     step: Step | None = None
-    while not stopping.is_set():
+    while not stopping.is_set() and may_go_on():
         try:
             step = loader.step()
-        except (CommitConflict, StateConflict) as error:
+        except BaseException as error:
+            answer = treatment(error)
+            if answer is Treatment.STOP and not isinstance(error, CdcloaderError):
+                raise  # Somebody wants the process to end at once.
+            if answer is Treatment.STOP:
+                break
+            conflicts += answer is Treatment.REPLAN
+            if answer is not Treatment.REPLAN or conflicts > _CONFLICTS_MAX:
+                return _failed(loader, _known(loader, error))
             # Somebody else was faster: what we know is old. Look again, a little later each time.
-            conflicts += 1
-            if conflicts > _CONFLICTS_MAX:
-                return _failed(loader, error)
-            loader.conflict(error)
+            loader.conflict(_known(loader, error))
             stopping.wait(random.uniform(0, 0.05 * 2**conflicts))  # noqa: S311
-        except Stopped:
-            break
-        except Exception as error:  # noqa: BLE001
-            return _failed(loader, _known(loader, error))
         else:
             if step.outcome is Outcome.IDLE and _tidied(loader, tidying):
                 continue
@@ -83,7 +84,13 @@ def take_turn(
             if time.monotonic() >= end:
                 return Pass(loader, step, more=True)
     _release(loader)
-    return Pass(loader, step)
+    return Pass(loader, step, pause_seconds=loader.held_seconds)
+
+
+def hand_over(loader: TableLoader) -> None:
+    """The table is another replica's: let go of it, and tell nothing more about it. Never raises."""
+    _release(loader)
+    loader.forget()
 
 
 def _tidied(loader: TableLoader, tidying: threading.Semaphore | None) -> bool:
@@ -92,7 +99,9 @@ def _tidied(loader: TableLoader, tidying: threading.Semaphore | None) -> bool:
         return False
     try:
         return loader.tidy()
-    except Exception as error:  # noqa: BLE001
+    except BaseException as error:
+        if treatment(error) is Treatment.STOP:
+            raise
         loader.untidy(_known(loader, error))
         return False
     finally:
@@ -100,27 +109,31 @@ def _tidied(loader: TableLoader, tidying: threading.Semaphore | None) -> bool:
             tidying.release()
 
 
-def _known(loader: TableLoader, error: Exception) -> CdcloaderError:
+def _known(loader: TableLoader, error: BaseException) -> CdcloaderError:
     """The error as one of ours; what nobody foresaw goes into the log with its trace."""
-    if isinstance(error, CdcloaderError):
-        return error
-    structlog.get_logger().error("unexpected error", table=loader.source, exc_info=error)
-    hint = "this is a bug in cdcloader, or trouble that it does not know: please report it with the log"
-    return TableError(f"{type(error).__name__}: {error}", where=loader.source, hint=hint)
+    known = as_ours(error, where=loader.source)
+    if known is not error:
+        structlog.get_logger().error("unexpected error", table=loader.source, exc_info=error)
+    return known
 
 
 def _failed(loader: TableLoader, error: CdcloaderError) -> Pass:
-    phase = Phase.RETRYING if Pass(loader, error=error).retriable else Phase.BLOCKED
-    failures = loader.failed(error, phase)
+    ended = Pass(loader, error=error)
+    try:
+        failures = loader.failed(error, Phase.RETRYING if ended.retriable else Phase.BLOCKED)
+    except Exception as trouble:  # noqa: BLE001
+        _known(loader, trouble)
+        failures = 1
     _release(loader)
-    return Pass(loader, error=error, failures=failures)
+    return replace(ended, failures=failures, pause_seconds=loader.held_seconds)
 
 
 def _release(loader: TableLoader) -> None:
     try:
         loader.release()
-    except CdcloaderError as error:
-        structlog.get_logger().warning("the lease was not released", table=loader.source, error=str(error))
+    except Exception as error:  # noqa: BLE001
+        text = str(_known(loader, error))
+        structlog.get_logger().warning("the lease was not released", table=loader.source, error=text)
 
 
 def run_once(
@@ -164,13 +177,22 @@ def _pause_once(ended: Pass, retries: dict[str, int], leased_until: float) -> fl
         return 0.0
     if ended.retriable:
         tried = retries[ended.loader.source] = retries.get(ended.loader.source, 0) + 1
-        return min(30.0, 2.0**tried * random.uniform(0.5, 1)) if tried < _RETRIES_MAX else None  # noqa: S311
+        return min(_PAUSE_SECONDS_MAX, ended.pause_seconds) if tried < _RETRIES_MAX else None
     if ended.step is None or ended.error is not None:
         return None
-    retries.pop(ended.loader.source, None)
-    if ended.step.outcome is Outcome.WAITING and ended.step.until is not None:
-        left = (ended.step.until - datetime.now(UTC)).total_seconds()
-        return min(max(left, 0.0) + 0.05, 5.0)
-    if ended.step.outcome is Outcome.LEASED and time.monotonic() < leased_until:
-        return _LEASED_PAUSE_SECONDS
+    if ended.step.outcome is not Outcome.HELD:
+        retries.pop(ended.loader.source, None)
+    return _waits_once(ended, ended.step, leased_until)
+
+
+def _waits_once(ended: Pass, step: Step, leased_until: float) -> float | None:
+    """Seconds until the next turn of a table that is not in the way of itself; None when it is done."""
+    match step.outcome:
+        case Outcome.HELD:
+            return min(_PAUSE_SECONDS_MAX, ended.pause_seconds)
+        case Outcome.WAITING if step.until is not None:
+            left = (step.until - datetime.now(UTC)).total_seconds()
+            return min(max(left, 0.0) + 0.05, 5.0)
+        case Outcome.LEASED if time.monotonic() < leased_until:
+            return _LEASED_PAUSE_SECONDS
     return None

@@ -6,48 +6,43 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import structlog
 from prometheus_client import CollectorRegistry
 
-from cdcloader.allocators import keep_little
+from cdcloader.allocators import TIGHT_MB, keep_little
 from cdcloader.config import Config
+from cdcloader.config.memory_limit import budget_mb, budget_warning
 from cdcloader.config.models import DynamoDBState, SQLiteState
 from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.vectors import Vectors
+from cdcloader.loader.admission import Admission
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
+from cdcloader.loader.sizes import key_cache_bytes
 from cdcloader.loader.table import TableLoader
+from cdcloader.loader.trouble import Pauses
 from cdcloader.metrics import Metrics
 from cdcloader.objects import Objects
-from cdcloader.source.plan import Limits
-from cdcloader.state.dynamodb import DynamoDBStore
+from cdcloader.replicas import Replica
+from cdcloader.source.actions import Limits
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.sqlite import SQLiteStore
 from cdcloader.state.store import StateStore
+from cdcloader.watchdog import Watchdog
 
 _MIB = 1 << 20
-# What the process takes before it has read a row, and what of it stays between batches.
-_IMPORTS_MB, _RUNNING_MB = 140, 200
-# Below this the memory that allocators keep would be a large part of the budget.
-_TIGHT_MB = 1024
-# Shares of a table's part of the memory budget. Text grows when it is parsed, sorted and encoded again, and
-# compressed files grow when they are read, so each share is what several copies of it leave room for.
-_CHUNK_SHARE, _PIECE_SHARE = 24, 12
-# Shares of what a batch may take beside the table's key columns. The rows that it holds are copied in parts only.
-_FETCH_SHARE, _PASS_SHARE, _BATCH_SHARE = 16, 12, 2
-# The part of the whole budget that key columns may take, between batches too.
-_KEYS_SHARE = 8
-_CHUNK_BYTES = (_MIB, 16 * _MIB)
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything that runs: one loader per table, their state store, and the metrics."""
+    """Everything that runs: one loader per table, their state store, the metrics, and what watches over turns."""
 
     config: Config
     raw: Objects
@@ -55,6 +50,9 @@ class Assembly:
     store: StateStore
     metrics: Metrics
     loaders: tuple[TableLoader, ...]
+    watchdog: Watchdog
+    replica: Replica
+    budget_mb: int
 
     def close(self) -> None:
         """Let go of connections."""
@@ -72,38 +70,63 @@ def assemble(
 
     ConfigError when a name is unknown, or when raw, lake or state cannot be used at all.
     """
-    if config.memory_budget_mb < _TIGHT_MB:
+    budget = budget_mb(config.memory_budget_mb)
+    if warning := budget_warning(config.memory_budget_mb):
+        structlog.get_logger().warning(warning)
+    if budget < TIGHT_MB:
         keep_little()
     chosen = tuple(config.table(name) for name in tables) or config.tables
     raw, lake = Objects.open(config.raw), Objects.open(config.lake, create=True)
     store = _store(config)
     store.probe()
     metrics = Metrics(CollectorRegistry())
-    settings = _settings(config, len(chosen))
-    keys, vectors = _key_cache(config, metrics), Vectors()
-    loaders = tuple(
-        _loader(
-            Context(table, raw, lake, DeltaLog(lake, table.target), settings, _now, stopping, keys, vectors),
-            store,
-            metrics,
-            on_batch,
+    admission = Admission(budget, min(config.max_parallel_tables, len(chosen)))
+    metrics.watch_memory(granted_bytes=admission.granted_bytes, waiting_tables=admission.waiting)
+    watchdog = Watchdog(config.watchdog_seconds, _longest_pause_seconds(config))
+    settings = _settings(config, admission)
+    keys, vectors = _key_cache(config, budget, metrics), Vectors()
+    contexts = [
+        Context(
+            table,
+            raw,
+            lake,
+            DeltaLog(lake, table.target),
+            settings,
+            _now,
+            stopping,
+            keys,
+            vectors,
+            admission,
+            partial(watchdog.beat, table.source),
         )
         for table in chosen
-    )
-    return Assembly(config, raw, lake, store, metrics, loaders)
+    ]
+    paths = [context.path for context in contexts]
+    replica = Replica(store, settings.owner, paths, config.lease_seconds, is_gone=owner_is_gone)
+    loaders = tuple(_loader(context, store, metrics, replica, on_batch) for context in contexts)
+    return Assembly(config, raw, lake, store, metrics, loaders, watchdog, replica, budget)
+
+
+def _longest_pause_seconds(config: Config) -> float:
+    """How long no table may have a turn without anything being wrong."""
+    return max(config.poll_interval_seconds, config.retry.max_seconds, config.retry.blocked_max_seconds)
 
 
 def _loader(
-    context: Context, store: StateStore, metrics: Metrics, on_batch: Callable[[str, Committed], None] | None
+    context: Context,
+    store: StateStore,
+    metrics: Metrics,
+    replica: Replica,
+    on_batch: Callable[[str, Committed], None] | None,
 ) -> TableLoader:
     reporter = Reporter(context.table.source, metrics, _now, context.settings.file_bytes, on_batch)
-    return TableLoader(context, store, reporter, owner_is_gone)
+    return TableLoader(context, store, reporter, lambda owner: owner_is_gone(owner) or replica.is_silent(owner))
 
 
-def _key_cache(config: Config, metrics: Metrics) -> KeyCache:
+def _key_cache(config: Config, budget: int, metrics: Metrics) -> KeyCache:
     """One for all tables, so that those that change most have most of it."""
     return KeyCache(
-        config.memory_budget_mb * _MIB // _KEYS_SHARE,
+        key_cache_bytes(budget),
         Path(config.cache.path) if config.cache.path else None,
         config.cache.max_mb * _MIB,
         on_lookup=metrics.key_cache_lookup,
@@ -113,16 +136,16 @@ def _key_cache(config: Config, metrics: Metrics) -> KeyCache:
 def _store(config: Config) -> StateStore:
     state = config.state
     if isinstance(state, DynamoDBState):
+        # Whoever keeps state on this machine has no use for the megabytes of the AWS client.
+        from cdcloader.state.dynamodb import DynamoDBStore
+
         return DynamoDBStore(state.table)
     if isinstance(state, SQLiteState):
         return SQLiteStore(state.path)
     return MemoryStore()
 
 
-def _settings(config: Config, tables: int) -> Settings:
-    budget_mb, parallel = config.memory_budget_mb, min(config.max_parallel_tables, tables)
-    share = max(budget_mb - _IMPORTS_MB, budget_mb // 4) * _MIB // parallel
-    batch_share = max(budget_mb - _RUNNING_MB - budget_mb // _KEYS_SHARE, budget_mb // 4) * _MIB // parallel
+def _settings(config: Config, admission: Admission) -> Settings:
     return Settings(
         owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         limits=Limits(
@@ -134,11 +157,8 @@ def _settings(config: Config, tables: int) -> Settings:
         lease_seconds=config.lease_seconds,
         look_back_seconds=config.look_back_seconds,
         upkeep_seconds=config.upkeep.seconds,
-        piece_bytes=share // _PIECE_SHARE,
-        chunk_bytes=min(max(share // _CHUNK_SHARE, _CHUNK_BYTES[0]), _CHUNK_BYTES[1]),
-        fetch_bytes=batch_share // _FETCH_SHARE,
-        batch_bytes=batch_share // _BATCH_SHARE,
-        pass_bytes=batch_share // _PASS_SHARE,
+        pauses=Pauses(config.retry.max_seconds, config.retry.blocked_max_seconds),
+        **asdict(admission.sizes(1)),
     )
 
 

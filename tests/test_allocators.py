@@ -29,6 +29,28 @@ def test_what_an_operator_has_set_stands():
     assert run(code, _RJEM_MALLOC_CONF="narenas:7") == "narenas:7"
 
 
+@pytest.mark.parametrize(("budget_mb", "tight"), [(512, True), (2048, False)])
+def test_a_tight_budget_is_heard_before_polars_is_there(tmp_path, budget_mb, tight):
+    """A command reads its config without Polars, so that a small budget can tell Polars' allocator to keep nothing."""
+    config = tmp_path / "cdcloader.yaml"
+    config.write_text(
+        f"raw: {tmp_path}/raw\nlake: {tmp_path}/lake\nstate: {{kind: memory}}\nmemory_budget_mb: {budget_mb}\n"
+        "tables: [{source: s/t, primary_key: [id], columns: {id: long}}]\n"
+    )
+    code = "import os, sys, pathlib; from cdcloader.cli.app import read_config; "
+    code += (
+        f"read_config(pathlib.Path({str(config)!r})); print('polars' in sys.modules, os.environ['_RJEM_MALLOC_CONF'])"
+    )
+    light, settings = run(code).split()
+    assert light == "False"
+    assert ("dirty_decay_ms:0" in settings) is tight
+    assert "narenas:7" in run(code, _RJEM_MALLOC_CONF="narenas:7").split()
+    # A process that has imported Polars hands on what Polars has set, which is nobody's wish.
+    parent = "import cdcloader, polars, subprocess, sys; "
+    _, inherited = run(f"{parent}subprocess.run([sys.executable, '-c', {code!r}], check=True)").split()
+    assert ("dirty_decay_ms:0" in inherited) is tight
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocators' settings are those of Linux")
 def test_a_tight_process_still_works():
     """The settings for small budgets are taken by the libraries that are installed."""

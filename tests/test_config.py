@@ -47,7 +47,7 @@ def test_the_smallest_config_gets_every_default(tmp_path: Path) -> None:
     """Only the places, the state and a table with its key must be stated."""
     config = load(tmp_path)
     assert config.http == Http(host="0.0.0.0", port=9108)
-    assert (config.poll_interval_seconds, config.max_parallel_tables, config.memory_budget_mb) == (60, 4, 2048)
+    assert (config.poll_interval_seconds, config.max_parallel_tables, config.memory_budget_mb) == (60, 4, None)
     assert (config.lease_seconds, config.look_back_seconds) == (60, 3600)
     assert (config.full_load.quiet_seconds, config.full_load.overlap_seconds) == (300, 300)
     assert (config.batch.max_files, config.batch.max_bytes) == (500, 1024**3)

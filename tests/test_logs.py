@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import structlog
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES
+from apscheduler.schedulers.background import BackgroundScheduler
 
 from cdcloader import logs
 from cdcloader.errors import TableError
@@ -74,6 +77,21 @@ def test_libraries_speak_the_same_way(stream):
     logging.getLogger("apscheduler.scheduler").warning("job %s missed by %s", "orders", 3)
     [line] = lines_of(stream)
     assert (line["event"], line["level"]) == ("job orders missed by 3", "warning")
+
+
+def test_a_turn_that_outlasts_the_poll_interval_is_no_news(stream):
+    """A scheduler whose job is still at work when it is due again, and again, says nothing of it."""
+    skipped, ended = threading.Event(), threading.Event()
+    scheduler = BackgroundScheduler(timezone=UTC)
+    scheduler.add_listener(lambda _event: skipped.set(), EVENT_JOB_MAX_INSTANCES)
+    scheduler.add_job(ended.wait, "interval", seconds=0.05, next_run_time=datetime.now(UTC), args=[20])
+    scheduler.start()
+    try:
+        assert skipped.wait(20)
+    finally:
+        ended.set()
+        scheduler.shutdown()
+    assert stream.getvalue() == ""
 
 
 def test_level_is_kept(stream):

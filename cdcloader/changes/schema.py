@@ -8,12 +8,12 @@ decimal(p,s).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from cdcloader.changes.type_names import decimal_parts, normal_type
 from cdcloader.errors import TableError
 
 _SIMPLE: dict[str, pl.DataType] = {
@@ -30,8 +30,6 @@ _SIMPLE: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
     "timestamp_ntz": pl.Datetime("us"),
 }
-TYPE_NAMES = (*_SIMPLE, "decimal(p,s)")
-_DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _INTEGERS = ("byte", "short", "integer", "long")
 
 
@@ -46,23 +44,6 @@ class Field:
 
 
 Schema = tuple[Field, ...]
-
-
-def normal_type(name: str) -> str:
-    """The canonical spelling of a Delta type name; ValueError when there is no such type."""
-    text = name.strip().lower()
-    if text in _SIMPLE:
-        return text
-    match = _DECIMAL.fullmatch(text)
-    if match and 1 <= int(match[1]) <= 38 and int(match[2]) <= int(match[1]):
-        return f"decimal({int(match[1])},{int(match[2])})"
-    raise ValueError(f"unknown type {name!r}; the types are {', '.join(TYPE_NAMES)}, with p up to 38")
-
-
-def decimal_parts(name: str) -> tuple[int, int] | None:
-    """(precision, scale) of a decimal type name, None for any other type."""
-    match = _DECIMAL.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def polars_type(name: str) -> pl.DataType:

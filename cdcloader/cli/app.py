@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cdcloader.allocators import TIGHT_MB, return_at_once
 from cdcloader.config import Config, load_config
+from cdcloader.config.memory_limit import budget_mb
 from cdcloader.errors import CdcloaderError
 
 app = typer.Typer(
@@ -33,8 +35,14 @@ TablesOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="O
 
 
 def read_config(path: Path) -> Config:
-    """The config; the variable that names its file is no setting of it."""
-    return load_config(path, {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE})
+    """The config; the variable that names its file is no setting of it.
+
+    Polars' allocator takes its settings when Polars is imported, which no command does before it has its config.
+    """
+    config = load_config(path, {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE})
+    if budget_mb(config.memory_budget_mb) < TIGHT_MB:
+        return_at_once()
+    return config
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -66,3 +74,5 @@ def print_status(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["error"]:
             console.print(f"{row['source']}: {row['error']}", style="red", markup=False, soft_wrap=True)
+        elif row["note"]:
+            console.print(f"{row['source']}: {row['note']}", style="yellow", markup=False, soft_wrap=True)

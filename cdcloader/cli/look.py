@@ -19,6 +19,7 @@ from cdcloader.cli.app import (
     print_status,
     read_config,
 )
+from cdcloader.config.memory_limit import budget_mb, budget_warning
 
 _LOOKING_TABLES = 16
 
@@ -54,7 +55,11 @@ def validate(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Check the config; every fault is reported at once. Exit code 2 when there is one."""
     settings = read_config(config)
     tables = f"{len(settings.tables)} table{'s' if len(settings.tables) > 1 else ''}"
+    budget = budget_mb(settings.memory_budget_mb)
     typer.echo(f"{config}: valid ({tables}, {settings.raw} -> {settings.lake})")
+    typer.echo(f"memory budget: {budget} MiB")
+    if warning := budget_warning(settings.memory_budget_mb):
+        typer.echo(f"cdcloader: {warning}", err=True)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from cdcloader.cli.app import (
     ATTENTION,
     DEFAULT_CONFIG,
     OK,
+    WRONG,
     ConfigOption,
     TablesOption,
     app,
@@ -24,12 +26,15 @@ from cdcloader.cli.app import (
     read_config,
 )
 from cdcloader.cli.signals import Handlers, Signals
-from cdcloader.errors import CdcloaderError, ConfigError
+from cdcloader.errors import CdcloaderError, ConfigError, TableError, TransientError, Treatment, treatment
 
 if TYPE_CHECKING:
     from cdcloader.loader.table import Step
     from cdcloader.turns import Pass
     from cdcloader.wiring import Assembly
+
+# How often the daemon's main thread looks whether a signal has come.
+_LOOK_SECONDS = 0.25
 
 
 @app.command()
@@ -55,6 +60,7 @@ def run(
     with Handlers(stopping, received):
         assembly = assemble(settings, tables=tuple(table or ()), stopping=stopping.is_set)
         try:
+            _prove_server(assembly)
             if once:
                 code = _run_once(assembly, stopping, received, as_json=as_json)
             else:
@@ -62,6 +68,15 @@ def run(
         finally:
             assembly.close()
     raise typer.Exit(code)
+
+
+def _prove_server(assembly: Assembly) -> None:
+    """ConfigError when the lake's server would lose commits.
+
+    Whatever else goes wrong is each table's to tell, and the first commit asks again.
+    """
+    with contextlib.suppress(TableError, TransientError):
+        assembly.lake.prove_create()
 
 
 def single_pass(assembly: Assembly, stopping: threading.Event) -> list[Pass]:
@@ -115,6 +130,8 @@ def exit_code_of(passes: list[Pass]) -> int:
     """What a pass tells the shell."""
     from cdcloader.loader.table import Outcome
 
+    if any(p.error is not None and treatment(p.error) is Treatment.EXIT for p in passes):
+        return WRONG
     fine = (Outcome.IDLE, Outcome.PAUSED)
     good = all(p.error is None and p.step is not None and p.step.outcome in fine for p in passes)
     return OK if good and not any(p.loader.quarantined for p in passes) else ATTENTION
@@ -132,12 +149,14 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
         workers=config.max_parallel_tables,
         poll_interval_seconds=config.poll_interval_seconds,
         stopping=stopping,
+        watchdog=assembly.watchdog,
+        replica=assembly.replica,
     )
     server = None
     if config.http is not None:
         pages = make_app(
             assembly.metrics,
-            status=lambda: [loader.status(look=False) for loader in assembly.loaders],
+            status=lambda: _status_of(assembly),
             live=daemon.live,
             ready=_readiness(assembly),
         )
@@ -145,8 +164,16 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
         server.start()
         log.info("serving /metrics, /livez, /readyz, /status", host=config.http.host, port=server.port)
     daemon.start()
-    log.info("daemon started", tables=len(assembly.loaders), workers=config.max_parallel_tables)
-    stopping.wait()
+    log.info(
+        "daemon started",
+        tables=len(assembly.loaders),
+        workers=config.max_parallel_tables,
+        memory_budget_mb=assembly.budget_mb,
+    )
+    while not stopping.is_set():
+        # Not `stopping.wait()`: Python's handlers run in this thread, which a signal that another thread has taken
+        # (one that came while the process was stopped, for instance) does not wake.
+        time.sleep(_LOOK_SECONDS)
     log.info("draining: the batches in hand are finished", signal=received.name)
     unfinished = daemon.drain()
     if server is not None:
@@ -158,6 +185,14 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
         sys.stderr.flush()
         os._exit(OK)
     return OK
+
+
+def _status_of(assembly: Assembly) -> list[dict[str, Any]]:
+    """Where each table stands, with the replica that looks after it."""
+    return [
+        loader.status(look=False) | {"owner": assembly.replica.owner(loader.context.path)}
+        for loader in assembly.loaders
+    ]
 
 
 def _readiness(assembly: Assembly) -> Any:

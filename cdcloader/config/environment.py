@@ -10,6 +10,7 @@ from typing import Any, get_args
 import yaml
 
 from cdcloader.config.faults import Faults, Location, models_in
+from cdcloader.config.file import composed, constructed
 from cdcloader.config.models import Config, Model, TableDefaults, shown
 
 PREFIX = "CDCLOADER_"
@@ -71,7 +72,7 @@ def _value(text: str, kind: Any) -> Any:
         return text
     admits_text = str in get_args(kind)
     try:
-        value = yaml.safe_load(text)
+        value = constructed(composed(text, "the variable"))
     except (yaml.YAMLError, ValueError):
         if not admits_text:
             raise

@@ -12,26 +12,63 @@ from cdcloader.config.faults import Faults, Location
 from cdcloader.errors import ConfigError
 
 HINT = "docs/configuration.md explains every key"
+# A thousand tables with many columns take a tenth of these.
+_BYTES_MAX = 4 << 20
+_NODES_MAX = 200_000
 
 
 def read_mapping(path: Path, faults: Faults) -> dict[str, Any]:
     """The mapping in the file; a key that it states twice is a fault. ConfigError when there is no mapping."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read(path)
     except FileNotFoundError as error:
         raise ConfigError("there is no such config file", where=str(path), hint=HINT) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config cannot be read: {error}", where=str(path), hint=HINT) from error
     try:
-        node = yaml.compose(_Named(text, path.name), Loader=yaml.SafeLoader)
-        _check_nodes(node, (), faults, set(), set())
-        data = yaml.safe_load(_Named(text, path.name))
+        node = composed(text, path.name)
+        _check_nodes(node, (), faults, set())
+        data = constructed(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         hint = 'inside { } and [ ] write "${NAME}" in quotes' if "${" in text else HINT
         raise ConfigError(f"the config is not YAML: {error}", where=str(path), hint=hint) from error
     if not isinstance(data, dict):
         raise ConfigError("the config is not a mapping of keys to values", where=str(path), hint=HINT)
     return data
+
+
+def _read(path: Path) -> str:
+    """The file's text; of a file that is no config, a device even, no more is read than a config may hold."""
+    with path.open("rb") as stream:
+        content = stream.read(_BYTES_MAX + 1)
+    if len(content) > _BYTES_MAX:
+        raise ConfigError(f"the config is larger than {_BYTES_MAX >> 20} MiB", where=str(path), hint=HINT)
+    return content.decode("utf-8-sig")
+
+
+def composed(text: str, name: str) -> yaml.Node | None:
+    """The nodes of a text; ValueError when its aliases stand for more than any config holds, before they are used."""
+    node = yaml.compose(_Named(text, name), Loader=yaml.SafeLoader)
+    if node is not None and _size(node, {}, set()) > _NODES_MAX:
+        raise ValueError(f"with its aliases written out it has more than {_NODES_MAX:,} values")
+    return node
+
+
+def constructed(node: yaml.Node | None) -> Any:
+    """The plain values of a text's nodes: numbers, texts, lists, mappings and the like, never objects."""
+    return None if node is None else yaml.SafeLoader("").construct_document(node)
+
+
+def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """How many nodes there are when every alias is written out; each is looked at once."""
+    if id(node) in above:
+        raise ValueError("an alias contains itself")
+    if id(node) not in known:
+        above = above | {id(node)}
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_size(each, known, above) for each in inner)
+    return known[id(node)]
 
 
 class _Named(StringIO):
@@ -63,19 +100,14 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _check_nodes(
-    node: yaml.Node | None, location: Location, faults: Faults, visited: set[int], above: set[int]
-) -> None:
-    """Find doubled keys, of which YAML would silently keep the last, and aliases that contain themselves."""
-    if id(node) in above:
-        raise ValueError("an alias contains itself")
+def _check_nodes(node: yaml.Node | None, location: Location, faults: Faults, visited: set[int]) -> None:
+    """Find doubled keys, of which YAML would silently keep the last."""
     if id(node) in visited:
         return
     visited.add(id(node))
-    above = above | {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _check_nodes(item, (*location, index), faults, visited, above)
+            _check_nodes(item, (*location, index), faults, visited)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -83,4 +115,4 @@ def _check_nodes(
             if name in seen:
                 faults.add((*location, name), f"is stated twice, the second time in line {key.start_mark.line + 1}")
             seen.add(name)
-            _check_nodes(value, (*location, name), faults, visited, above)
+            _check_nodes(value, (*location, name), faults, visited)

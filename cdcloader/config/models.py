@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic import field_validator as checks
 
-from cdcloader.changes.schema import normal_type
+from cdcloader.changes.type_names import normal_type
 from cdcloader.errors import ConfigError
 
 
@@ -57,6 +57,11 @@ def target_name(text: str) -> str:
     name = table_name(text)
     if name.startswith("_") or "_delta_log" in name.split("/"):
         raise ValueError(f"{shown(text)} is not for tables; names that start with _ are the loader's own, set target")
+    if unquote(name) != name:
+        # delta-rs would look for the table, and write its checkpoints, at the decoded path.
+        raise ValueError(f"{shown(text)} holds a percent escape, which readers of Delta tables decode; set target")
+    if any(part.startswith(".") for part in name.split("/")):
+        raise ValueError(f"{shown(text)} is hidden, as its name starts with a dot; set target")
     return name
 
 
@@ -77,6 +82,8 @@ def place(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if scheme == "s3" and separator:
         bucket, *parts = rest.rstrip("/").split("/")
+        if "@" in bucket:
+            raise ValueError("holds credentials; they come from the standard AWS variables, profile or role")
         if not bucket or any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"{shown(text)} should be s3://bucket/prefix")
         return f"s3://{'/'.join((bucket, *parts))}"
@@ -162,6 +169,13 @@ class Upkeep(Model):
     seconds: Seconds = Field(default=10, ge=0)
 
 
+class Retry(Model):
+    """The longest pauses of a table that is in trouble."""
+
+    max_seconds: Seconds = Field(default=300, gt=0)
+    blocked_max_seconds: Seconds = Field(default=900, gt=0)
+
+
 class Csv(Model):
     """How the CSV files of a table are written."""
 
@@ -205,6 +219,7 @@ class TableDefaults(Model):
     timestamp_column: Name | None = None
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
+    on_source_truncate: Literal["ignore", "truncate"] = "ignore"
 
 
 class Table(TableDefaults):
@@ -225,13 +240,15 @@ class Config(Model):
     state: State
     poll_interval_seconds: Seconds = Field(default=60, gt=0)
     max_parallel_tables: Whole = Field(default=4, ge=1)
-    memory_budget_mb: Whole = Field(default=2048, ge=1)
+    memory_budget_mb: Annotated[Whole, Field(ge=1)] | None = None
+    watchdog_seconds: Seconds = Field(default=900, gt=0)
     lease_seconds: Seconds = Field(default=60, gt=0)
     look_back_seconds: Whole = Field(default=3600, ge=0)
     http: Http | None = Http()
     full_load: FullLoad = FullLoad()
     batch: Batch = Batch()
     upkeep: Upkeep = Upkeep()
+    retry: Retry = Retry()
     cache: Cache = Cache()
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 

@@ -19,7 +19,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdcloader.changes.schema import decimal_parts, polars_type
+from cdcloader.changes.schema import polars_type
+from cdcloader.changes.type_names import decimal_parts
 from cdcloader.demo.legacy_types import without_logical_types
 
 Columns = Sequence[tuple[str, str]]

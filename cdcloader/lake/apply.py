@@ -12,7 +12,7 @@ from pyroaring import BitMap64
 
 from cdcloader.changes.net import DELETE, OP
 from cdcloader.lake import datafiles, locate, strategy
-from cdcloader.lake.datafiles import POSITION
+from cdcloader.lake.datafiles import POSITION, Numbers
 from cdcloader.lake.key_index import NET
 from cdcloader.lake.load import FullLoad
 from cdcloader.lake.locate import Located
@@ -28,6 +28,7 @@ Partition = tuple[str | None, ...]
 class Applied:
     """What a commit will change. Rows counted are net changes; `rewritten_bytes` are those of files written again.
 
+    `doubled` are the rows that end beside another one of their key: a foreign writer may have left a key there twice.
     `strategy` and `reason` tell what the batch did to the files that were there.
     """
 
@@ -40,6 +41,7 @@ class Applied:
     strategy: str = strategy.APPEND
     reason: str = ""
     rewritten_bytes: int = 0
+    doubled: int = 0
 
 
 def apply_net(target: Target, snapshot: Snapshot | None, net: pl.DataFrame, *, piece_bytes: int = 256 << 20) -> Applied:
@@ -55,7 +57,7 @@ class _File:
 
     rows: int
     first: tuple[object, ...]
-    hits: BitMap64 = field(default_factory=BitMap64)
+    hits: BitMap64
 
 
 class Application:
@@ -76,7 +78,7 @@ class Application:
         self._counts = dict.fromkeys(("inserted", "updated", "deleted", "noop"), 0)
         self._waiting: tuple[pl.DataFrame, list[Located]] | None = None
         self._written: FullLoad | None = None
-        self._passes = 0
+        self._passes = self._known = 0
 
     def add(self, net: pl.DataFrame) -> None:
         """Take a pass: locate its keys, and keep or write its new rows."""
@@ -85,8 +87,11 @@ class Application:
         self._count(net, located)
         for found in located:
             number = self._numbers[found.file.id]
-            kept = self._found.setdefault(number, _File(found.rows, found.first))
-            kept.hits |= _bitmap(found.hits[POSITION])
+            hits, kept = _bitmap(found.hits.positions), self._found.get(number)
+            if kept is None:
+                self._found[number] = _File(found.rows, found.first, hits)
+            else:
+                kept.hits |= hits
         upserts = net.filter(pl.col(OP) != DELETE)
         self._passes += 1
         if self._passes == 1:
@@ -128,6 +133,7 @@ class Application:
             strategy=plan.name,
             reason=plan.reason(touched),
             rewritten_bytes=sum(files[number].size for number in plan.rewrite | plan.absorbed),
+            doubled=sum(len(found.hits) for found in self._found.values()) - self._known,
             **self._counts,
         )
 
@@ -144,13 +150,14 @@ class Application:
         looked = locate.locate_all(
             target.objects, target.path, candidates, target.schema, cache=target.keys, dead=target.dead
         )
-        return [found for found in looked if found.hits.height]
+        return [found for found in looked if len(found.hits)]
 
     def _count(self, net: pl.DataFrame, located: Sequence[Located]) -> None:
         hit = np.zeros(net.height, dtype=np.bool_)
         for found in located:
-            hit[found.hits[NET].to_numpy()] = True
+            hit[found.hits.nets] = True
         known, is_delete = pl.Series(hit), net[OP] == DELETE
+        self._known += int(hit.sum())
         self._counts["inserted"] += int((~known & ~is_delete).sum())
         self._counts["updated"] += int((known & ~is_delete).sum())
         self._counts["deleted"] += int((known & is_delete).sum())
@@ -182,7 +189,7 @@ class Application:
             rows = upserts.with_columns(partition=pl.lit(0, dtype=pl.UInt32))
         places = {partition: number for number, partition in enumerate(parts["text"].to_list() if names else [()])}
         hits = [
-            (number, places[touched[number].partition], found.hits[NET].to_numpy())
+            (number, places[touched[number].partition], found.hits.nets)
             for found in located
             for number in [self._numbers[found.file.id]]
             if touched[number].partition in places
@@ -222,7 +229,9 @@ class Application:
         """All dead rows of a file: those that were, and those that the batch hits."""
         dead = self._target.dead(self._files[number])
         found = self._found.get(number)
-        return dead if found is None else dead | found.hits
+        if found is None:
+            return dead
+        return dead | found.hits if dead else found.hits
 
     def _live(self, number: int) -> pl.DataFrame:
         """The rows of a file that live on."""
@@ -246,9 +255,9 @@ class Application:
         return target.write(frame, frame.estimated_size() * STORED_SHARE / max(1, frame.height))
 
 
-def _bitmap(positions: pl.Series) -> BitMap64:
+def _bitmap(positions: Numbers) -> BitMap64:
     numbers = array("Q")
-    numbers.frombytes(positions.cast(pl.UInt64).to_numpy().tobytes())
+    numbers.frombytes(positions.astype(np.uint64).tobytes())
     return BitMap64(numbers)
 
 

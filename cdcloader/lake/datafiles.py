@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
-from typing import cast
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap64
 
 from cdcloader.changes.schema import Schema, polars_schema
-from cdcloader.errors import TableError
+from cdcloader.errors import CdcloaderError, TableError, TransientError
 from cdcloader.lake import deletion_vectors, statistics
 from cdcloader.lake.snapshot import DataFile
 from cdcloader.objects import Objects
+from cdcloader.objects.failures import READ, translated
 
 POSITION = "__position"
+Numbers = np.ndarray[Any, Any]
 ROW_GROUP_BYTES = 8 << 20
 _ROW_GROUP_ROWS = (8_192, 122_880)
 
@@ -119,7 +121,8 @@ def read(
     """The live rows of a data file with the table's types; `POSITION` holds each row's number in the file.
 
     `dead` are the rows that are left out; None means those of the file's vector.
-    Partition columns come from the log; columns that the file lacks are NULL. TableError when it is unreadable.
+    Partition columns come from the log; columns that the file lacks are NULL. TableError when it is unreadable,
+    TransientError when the lake does not answer.
     """
     wanted = list(columns) if columns is not None else [field.name for field in schema]
     types = polars_schema(schema)
@@ -128,23 +131,35 @@ def read(
         scan = pl.scan_parquet(target, storage_options=options, row_index_name=POSITION, glob=False)
         stored = set(scan.collect_schema()) - set(file.partition_values)
         frame = scan.select(POSITION, *(name for name in wanted if name in stored)).collect()
-    except (pl.exceptions.ComputeError, FileNotFoundError, OSError) as error:
-        raise TableError(
-            f"a data file of the target cannot be read: {error}",
-            where=objects.path_of(key_of(table, file)),
-            hint="restore the file, or reload the table",
-        ) from error
+    except (pl.exceptions.ComputeError, OSError) as error:
+        raise _unreadable(error, objects.path_of(key_of(table, file))) from error
     frame = live_rows(frame, dead_rows(objects, table, file) if dead is None else dead)
     return frame.select(POSITION, *(_column(name, stored, file, types[name]) for name in wanted))
+
+
+def _unreadable(error: Exception, where: str) -> CdcloaderError:
+    """Why Polars could not read a file, as our error: passing trouble of S3 passes, a damaged file stays so."""
+    known = translated(error, where, READ) if isinstance(error, OSError) else None
+    if isinstance(known, TransientError):
+        return known
+    what = known.what if isinstance(error, PermissionError) and known else str(error)
+    return TableError(
+        f"a data file of the target cannot be read: {what}", where=where, hint="restore the file, or reload the table"
+    )
 
 
 def live_rows(frame: pl.DataFrame, dead: BitMap64) -> pl.DataFrame:
     """A frame with `POSITION` without the rows at the dead positions."""
     if not dead or not frame.height:
         return frame
-    marks = np.zeros(max(dead.max(), int(cast("int", frame[POSITION].max()))) + 1, dtype=np.bool_)
+    return frame.filter(pl.Series(alive(frame[POSITION].to_numpy(), dead)))
+
+
+def alive(positions: Numbers, dead: BitMap64) -> Numbers:
+    """Which of some positions are not dead."""
+    marks = np.zeros(max(dead.max(), int(positions.max())) + 1, dtype=np.bool_)
     marks[np.frombuffer(dead.to_array(), dtype=np.uint64)] = True
-    return frame.filter(~pl.Series(marks[frame[POSITION].to_numpy()]))
+    return ~marks[positions]
 
 
 def dead_rows(objects: Objects, table: str, file: DataFile) -> BitMap64:

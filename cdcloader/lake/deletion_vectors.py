@@ -87,13 +87,13 @@ def pack(
     The file's place is `file_name` of any descriptor with storage type u; without such a descriptor it is empty.
     """
     descriptors: list[Descriptor] = []
-    content = bytearray(_FILE_VERSION)
+    content, file_text = bytearray(_FILE_VERSION), _z85_encode(file_id.bytes)
     for dead in vectors:
         payload = encode(dead)
         if len(payload) <= inline_bytes:
             text, place = _z85_encode(payload + bytes(-len(payload) % 4)), None
         else:
-            text, place = _z85_encode(file_id.bytes), len(content)
+            text, place = file_text, len(content)
             content += struct.pack(">i", len(payload)) + payload + struct.pack(">I", zlib.crc32(payload))
         descriptors.append(Descriptor("i" if place is None else "u", text, place, len(payload), len(dead)))
     return descriptors, bytes(content) if len(content) > len(_FILE_VERSION) else b""

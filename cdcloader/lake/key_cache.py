@@ -80,12 +80,12 @@ class KeyCache:
         if not names or not keys.height:
             return
         index = key_index.build(keys.select(names), keys.height)
-        if not self._write(table, file, index) or index.bytes <= _MAPPED_BYTES:
+        if not self._is_mapped(table, file, index):
             self._keep((table, file.path), key_index.restore(names, _copied(index.frame), index.rows, index.lowest))
 
     def put(self, table: str, file: DataFile, index: KeyIndex) -> None:
         """Keep an index that was made from what was read."""
-        if index.covered is not None or not self._write(table, file, index) or index.bytes <= _MAPPED_BYTES:
+        if index.covered is not None or not self._is_mapped(table, file, index):
             self._keep((table, file.path), index)
         else:
             self._forget((table, file.path))
@@ -104,17 +104,18 @@ class KeyCache:
             self._keep(name, key_index.restore(index.names, _copied(index.frame), index.rows, index.lowest))
         return index, Found.DISK
 
-    def knows(self, table: str, file: DataFile) -> bool:
-        """Whether there is an entry of this file, maybe of a part of it."""
-        name = (table, file.path)
-        return name in self._kept or (self._folder is not None and self._folder.has(name))
-
     def count(self, found: Found) -> None:
         """A lookup was answered from there."""
         self._on_lookup(found)
 
-    def _write(self, table: str, file: DataFile, index: KeyIndex) -> bool:
-        return self._folder is not None and self._folder.put((table, file.path), index)
+    def _is_mapped(self, table: str, file: DataFile, index: KeyIndex) -> bool:
+        """Whether the disk has the index now, and it is large enough to be used from there."""
+        name = (table, file.path)
+        if self._folder is None or not self._folder.put(name, index) or index.bytes <= _MAPPED_BYTES:
+            return False
+        # Mapped at once, because the next batch will not wait for it then.
+        self._folder.get(name)
+        return True
 
     def _keep(self, name: Name, index: KeyIndex) -> None:
         size = index.bytes + _ENTRY_BYTES

@@ -6,6 +6,7 @@ A damaged entry is deleted and read from the lake again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import mmap
@@ -104,10 +105,6 @@ class KeyFolder:
                 self._maps.popitem(last=False)
         return known.index
 
-    def has(self, name: Name) -> bool:
-        """Whether there is an entry, good or not."""
-        return self._path(name).exists()
-
     def put(self, name: Name, index: KeyIndex) -> bool:
         """Write an entry; False when it is not there afterwards."""
         if index.bytes > self._max_bytes or time.monotonic() < self._paused_until:
@@ -135,8 +132,7 @@ class KeyFolder:
         return True
 
     def _path(self, name: Name) -> Path:
-        table, file = (hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in name)
-        return self._folder / f"{table[:24]}-{file[:40]}{_SUFFIX}"
+        return self._folder / _file_name(name)
 
     def _touch(self, path: Path, entry: _Map, mtime_ns: int) -> None:
         """Note the use where other processes and later ones see it: in the file's access time."""
@@ -180,6 +176,13 @@ class KeyFolder:
         if event not in self._warned:
             self._warned.add(event)
             structlog.get_logger().warning(event, path=path, error=str(error))
+
+
+# Every batch asks for the same files.
+@functools.lru_cache(maxsize=10_000)
+def _file_name(name: Name) -> str:
+    table, file = (hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in name)
+    return f"{table[:24]}-{file[:40]}{_SUFFIX}"
 
 
 def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:

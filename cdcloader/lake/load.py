@@ -7,7 +7,7 @@ their own. Of rows with the same key, the one that was read last stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
@@ -65,6 +65,7 @@ class FullLoad:
         self._rank = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="cdcloader-write")
         self._written: Future[None] | None = None
+        self._going_on: Callable[[], None] = lambda: None
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take a chunk of typed rows, with the helper columns of `changes.net` if they order its rows."""
@@ -76,8 +77,12 @@ class FullLoad:
         if self._waiting_bytes >= self._sorted_bytes or (len(self._waiting) == 1 and self._is_ordered(rows)):
             self._flush()
 
-    def finish(self) -> None:
-        """Merge what overlaps: after this the files hold the whole set, and nothing else of it is left behind."""
+    def finish(self, going_on: Callable[[], None] = lambda: None) -> None:
+        """Merge what overlaps: after this the files hold the whole set, and nothing else of it is left behind.
+
+        `going_on` is called while that goes on, and may raise to give it up.
+        """
+        self._going_on = going_on
         self._flush()
         self._settle()
         self._files.close()
@@ -145,11 +150,13 @@ class FullLoad:
         after = 0
         try:
             for run in runs:
+                self._going_on()
                 spill.add(self._stream(run), run.rank)
                 self._files.whole.remove(run)
                 self._delete([run])
             # A merge makes one frame while the one before is written.
             for frame in spill.merged():
+                self._going_on()
                 self._settle()
                 self._written = self._writer.submit(self._files.append, frame, self._rank)
                 after += frame.height

@@ -11,14 +11,15 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
+import numpy as np
 import polars as pl
 from pyroaring import BitMap64
 
-from cdcloader.changes.schema import Schema, decimal_parts, polars_schema, polars_type
+from cdcloader.changes.schema import Schema, polars_type
+from cdcloader.changes.type_names import decimal_parts
 from cdcloader.lake import datafiles, key_index, row_groups
-from cdcloader.lake.datafiles import POSITION
 from cdcloader.lake.key_cache import Found, KeyCache
-from cdcloader.lake.key_index import NET, KeyIndex
+from cdcloader.lake.key_index import NET, Hits, KeyIndex
 from cdcloader.lake.pruning import Bounds, narrowed
 from cdcloader.lake.snapshot import DataFile
 from cdcloader.objects import Objects
@@ -33,8 +34,10 @@ WHOLE_ROWS = 1 << 16
 _PARTIAL_SHARE = 4
 # So few hits are looked up in a vector one by one; for more its rows are spread out first.
 _FEW_HITS = 4_096
-# Files are looked into side by side: on S3 most of the time is waiting.
+# Files are read side by side: on S3 most of the time is waiting.
 _LOOKUPS = 8
+# Files that are searched together. More would hold more: an index that comes from the disk may be copied for it.
+_TOGETHER = 16
 
 Key = tuple[Any, ...]
 
@@ -43,12 +46,12 @@ Key = tuple[Any, ...]
 class Located:
     """A file that was looked into.
 
-    `hits` pairs a live row of the file (`POSITION`) with a row of the net changes (`NET`); `first` is the file's
-    lowest key, or its lower bounds, or (), as far as it is known; `rows` its number of live rows.
+    `hits` pairs live rows of the file with rows of the net changes; `first` is the file's lowest key, or its lower
+    bounds, or (), as far as it is known; `rows` its number of live rows.
     """
 
     file: DataFile
-    hits: pl.DataFrame
+    hits: Hits
     first: Key
     rows: int
 
@@ -75,20 +78,54 @@ def locate_all(
     cache: KeyCache,
     dead: Callable[[DataFile], BitMap64],
 ) -> list[Located]:
-    """Look for the keys of `candidates`, each in its file: side by side, as far as what is read has its place."""
-    place = objects.path_of(table)
+    """Look for the keys of `candidates`, each in its file; several are read at once, as far as they fit."""
 
-    def one(wish: tuple[DataFile, pl.DataFrame]) -> Located:
-        file, keys = wish
+    def one(number: int) -> Located:
+        file, keys = wanted[number]
         return locate(objects, table, file, keys, schema, cache=cache, dead=dead(file))
 
-    unknown = [file.size for file, _ in wanted if not cache.knows(place, file)]
-    lookups = min(_LOOKUPS, len(unknown), max(1, cache.memory_bytes // max(1, *unknown, 1)))
+    located: dict[int, Located] = {}
+    kinds = _key_types(wanted[0][1], schema) if wanted else {}
+    for start in range(0, len(wanted), _TOGETHER):
+        portion = dict(enumerate(wanted[start : start + _TOGETHER], start))
+        located |= _locate_known(objects.path_of(table), portion, kinds, cache, dead)
+    rest = [number for number in range(len(wanted)) if number not in located]
+    largest = max((wanted[number][0].size for number in rest), default=0)
+    lookups = min(_LOOKUPS, len(rest), max(1, cache.memory_bytes // max(1, largest)))
     if lookups < 2:
-        # What is known is found in less time than it takes to hand it to another thread.
-        return [one(wish) for wish in wanted]
-    with ThreadPoolExecutor(lookups, thread_name_prefix="cdcloader-locate") as pool:
-        return list(pool.map(one, wanted))
+        located |= {number: one(number) for number in rest}
+    else:
+        with ThreadPoolExecutor(lookups, thread_name_prefix="cdcloader-locate") as pool:
+            located |= zip(rest, pool.map(one, rest), strict=True)
+    return [located[number] for number in range(len(wanted))]
+
+
+def _locate_known(
+    place: str,
+    wanted: Mapping[int, tuple[DataFile, pl.DataFrame]],
+    kinds: Mapping[str, str],
+    cache: KeyCache,
+    dead: Callable[[DataFile], BitMap64],
+) -> dict[int, Located]:
+    """What is found in those files of which enough is known; without any reading.
+
+    They are searched together: one by one, each search would find the processor's caches full of another file's keys.
+    """
+    lookups: dict[int, tuple[KeyIndex, pl.DataFrame]] = {}
+    for number, (file, keys) in wanted.items():
+        sought = key_index.physical(_in_partition(keys, file, kinds))
+        known = cache.get(place, file) if sought.height and sought.width > 1 else None
+        if known is not None and known[0].has(sought) and _suffices(known[0], sought):
+            cache.count(known[1])
+            lookups[number] = known[0], sought
+    found = key_index.find_together(list(lookups.values()))
+    located = {}
+    for (number, (index, _)), (hits, better) in zip(lookups.items(), found, strict=True):
+        file, _ = wanted[number]
+        if better is not index:
+            cache.put(place, file, better)
+        located[number] = _located(file, index, hits, dead(file), kinds)
+    return located
 
 
 def locate(
@@ -106,26 +143,30 @@ def locate(
     `keys` holds the key columns and `NET`, sorted by key. Only key columns are read, and only those that the cache
     lacks. TableError when the file cannot be read.
     """
-    names = [name for name in keys.columns if name != NET]
-    stored = [name for name in names if name not in file.partition_values]
-    kinds = {field.name: field.type for field in schema}
-    constants = {
-        name: _partition_value(file.partition_values[name], kinds[name]) for name in names if name not in stored
-    }
-    keys = _in_partition(keys, constants)
-    if not stored or not keys.height:
+    kinds = _key_types(keys, schema)
+    sought = key_index.physical(_in_partition(keys, file, kinds))
+    if sought.width == 1 or not sought.height:
         rows = datafiles.stored_rows(objects, table, file)
-        hits = _live(_every_row(rows, keys), dead)
-        lows = tuple(bounds_of(file, name, kinds[name])[0] for name in names)
+        hits = _live(_every_row(rows, sought), dead)
+        lows = tuple(bounds_of(file, name, kind)[0] for name, kind in kinds.items())
         return Located(file, hits, () if None in lows else lows, rows - len(dead))
-    wanted = key_index.physical(pl.DataFrame([keys[name] for name in (*stored, NET)]))
-    index = _index(objects, table, file, wanted, schema, cache)
-    hits, better = key_index.find(index, wanted)
+    index = _index(objects, table, file, sought, schema, cache)
+    hits, better = key_index.find(index, sought)
     if better is not index:
         cache.put(objects.path_of(table), file, better)
-    lowest = index.first(polars_schema(schema))
-    first = tuple(lowest[name] if name in lowest else bounds_of(file, name, kinds[name])[0] for name in names)
+    return _located(file, index, hits, dead, kinds)
+
+
+def _located(file: DataFile, index: KeyIndex, hits: Hits, dead: BitMap64, kinds: Mapping[str, str]) -> Located:
+    lowest = index.first({name: polars_type(kinds[name]) for name in index.names})
+    first = tuple(lowest[name] if name in lowest else bounds_of(file, name, kind)[0] for name, kind in kinds.items())
     return Located(file, _live(hits, dead), () if None in first else first, index.rows - len(dead))
+
+
+def _key_types(keys: pl.DataFrame, schema: Schema) -> dict[str, str]:
+    """The Delta types of the key columns, in their order."""
+    types = {field.name: field.type for field in schema}
+    return {name: types[name] for name in keys.columns if name != NET}
 
 
 def _index(
@@ -136,8 +177,7 @@ def _index(
     known, found = cache.get(place, file) or (None, Found.READ)
     if known is not None and not known.has(keys):
         known = None
-    needed = _row_groups(known, keys) if known is not None else frozenset[int]()
-    if known is not None and (known.covered is None or needed <= known.covered):
+    if known is not None and _suffices(known, keys):
         cache.count(found)
         return known
     cache.count(Found.READ)
@@ -170,29 +210,34 @@ def _read_partly(
     return key_index.extend(known, read, groups, sorted(missing), names)
 
 
-def _row_groups(known: KeyIndex, keys: pl.DataFrame) -> frozenset[int]:
-    return frozenset(number for number, _ in narrowed(keys, known.groups.bounds)) if known.groups else frozenset()
+def _suffices(known: KeyIndex, keys: pl.DataFrame) -> bool:
+    """Whether the index holds all row groups that may hold the keys."""
+    if known.covered is None or known.groups is None:
+        return True
+    return all(number in known.covered for number, _ in narrowed(keys, known.groups.bounds))
 
 
-def _in_partition(keys: pl.DataFrame, constants: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """The keys whose partition columns have the file's values, which its rows do not repeat."""
-    for name, value in constants.items():
+def _in_partition(keys: pl.DataFrame, file: DataFile, kinds: Mapping[str, str]) -> pl.DataFrame:
+    """The keys whose partition columns have the file's values, without these columns, which its rows do not repeat."""
+    for name in [name for name in kinds if name in file.partition_values] if file.partition_values else ():
+        value = _partition_value(file.partition_values[name], kinds[name])
         keys = keys.filter(keys[name] == value) if value.null_count() == 0 else keys.clear()
+        keys = keys.drop(name)
     return keys
 
 
-def _every_row(rows: int, keys: pl.DataFrame) -> pl.DataFrame:
+def _every_row(rows: int, keys: pl.DataFrame) -> Hits:
     """Each row of a file whose partition is the whole key."""
-    positions = pl.DataFrame({POSITION: pl.int_range(rows, dtype=pl.UInt32, eager=True)})
-    return positions.join(keys.select(NET), how="cross")
+    nets = keys[NET].to_numpy()
+    return Hits(np.repeat(np.arange(rows), len(nets)), np.tile(nets, rows))
 
 
-def _live(hits: pl.DataFrame, dead: BitMap64) -> pl.DataFrame:
-    if not dead or not hits.height:
+def _live(hits: Hits, dead: BitMap64) -> Hits:
+    if not dead or not len(hits):
         return hits
-    if hits.height > _FEW_HITS:
-        return datafiles.live_rows(hits, dead)
-    return hits.filter(pl.Series([position not in dead for position in hits[POSITION]], dtype=pl.Boolean))
+    if len(hits) > _FEW_HITS:
+        return hits.only(datafiles.alive(hits.positions, dead))
+    return hits.only(np.array([position not in dead for position in hits.positions.tolist()], dtype=np.bool_))
 
 
 def bounds_of(file: DataFile, name: str, kind: str) -> Bounds:

@@ -26,6 +26,7 @@ _CHECKSUM = re.compile(r"(\d{20})\.crc")
 INFO = "cdcloader"
 # Commits are small objects, and reading them one after the other would be mostly waiting.
 _READS = 16
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class DeltaLog:
         commit_id = str(uuid.uuid4())
         info = {**info, INFO: {**info.get(INFO, {}), "commitId": commit_id}}
         lines = [{"commitInfo": info}, *actions]
-        body = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in lines)
+        body = "\n".join(map(_ENCODER.encode, lines))
         try:
             self._objects.create(self._commit_key(version), body.encode())
         except ObjectExists as error:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cdcloader.lake.key_index import NET, Numbers, expanded, taken
+from cdcloader.lake.datafiles import Numbers
+from cdcloader.lake.key_index import NET, expanded, taken
 
 Bounds = tuple[Any, Any]
 _UNKNOWN: Bounds = (None, None)

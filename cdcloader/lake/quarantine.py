@@ -39,16 +39,22 @@ class Quarantine:
         """Take the rejected rows (file, row, reason, raw) of a raw file, in the file's order."""
         if not rejects.height:
             return
-        waiting = self._waiting.setdefault(file, [])
-        waiting.append(rejects)
+        self._waiting.setdefault(file, []).append(rejects)
         self.rows += rejects.height
-        if sum(frame.height for frame in waiting) >= _PART_ROWS:
+        if self._height(file) >= _PART_ROWS:
             self._write(file)
+        elif sum(map(self._height, self._waiting)) >= _PART_ROWS:
+            # Files come one after the other: those before this one are whole, so that their parts stay the same.
+            for whole in [name for name in self._waiting if name != file]:
+                self._write(whole)
 
     def flush(self) -> None:
         """Write what is waiting; after this every rejected row can be read."""
         for file in list(self._waiting):
             self._write(file)
+
+    def _height(self, file: str) -> int:
+        return sum(frame.height for frame in self._waiting[file])
 
     def _write(self, file: str) -> None:
         frames = self._waiting.pop(file)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from cdcloader.changes.schema import Schema, from_json
 from cdcloader.errors import TableError
@@ -158,7 +159,7 @@ def check_supported(snapshot: Snapshot, *, where: str) -> None:
         )
         problems += [f"{name} on column {column.name!r}" for name in sorted(promised)]
     if any(_lies_elsewhere(file) for file in snapshot.files.values()):
-        problems.append("files outside its folder (a shallow clone)")
+        problems.append("files outside its folder (a shallow clone, or paths that lead out of it)")
     if problems:
         raise TableError(
             f"the target uses {', '.join(problems)}, which cdcloader does not support",
@@ -176,8 +177,16 @@ def _readable_schema(snapshot: Snapshot, where: str) -> Schema:
 
 
 def _lies_elsewhere(file: DataFile) -> bool:
-    """Whether a file or its vector is named by an absolute path."""
-    return bool(ABSOLUTE.match(file.path) or (file.vector and file.vector.storage_type == "p"))
+    """Whether a file or its vector is named by an absolute path, or by one that leads out of the folder."""
+    vector = file.vector.path_or_inline if file.vector and file.vector.storage_type != "i" else ""
+    absolute = ABSOLUTE.match(file.path) or ABSOLUTE.match(unquote(file.path))
+    # Nearly every path is plain; a table has many, and each is looked at in every batch.
+    upwards = ".." in file.path + vector or "%" in file.path
+    return bool(
+        absolute
+        or (file.vector and file.vector.storage_type == "p")
+        or (upwards and ".." in [*unquote(file.path).split("/"), *vector.split("/")])
+    )
 
 
 def _present(body: Action) -> Action:

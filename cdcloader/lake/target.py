@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -23,7 +23,8 @@ STORED_SHARE = 0.3
 class Target:
     """A table, its columns, key and partitions; `key` is () for an insert-only table.
 
-    `mode` is the config's `write_mode`; `keys` and `vectors` keep what was read or written of data files.
+    `mode` is the config's `write_mode`; `keys` and `vectors` keep what was read or written of data files;
+    `beat` tells that work comes on.
     """
 
     objects: Objects
@@ -36,6 +37,7 @@ class Target:
     mode: str = "auto"
     keys: KeyCache = field(default_factory=KeyCache)
     vectors: Vectors = field(default_factory=Vectors)
+    beat: Callable[[], None] = lambda: None
 
     @property
     def order(self) -> list[str]:
@@ -49,6 +51,8 @@ class Target:
 
     def dead(self, file: DataFile) -> BitMap64:
         """The dead rows of a data file, to be copied before they are changed."""
+        # Asked for each file that is looked into: with thousands of files there is no other sign of progress.
+        self.beat()
         return self.vectors.dead(self.objects, self.path, file)
 
     def mark(self, marks: Sequence[tuple[DataFile, BitMap64]]) -> list[DataFile]:
@@ -65,6 +69,7 @@ class Target:
         for values, rows in datafiles.pieces(
             frame, self.partition_by, target_bytes=self.file_bytes, bytes_per_row=bytes_per_row
         ):
+            self.beat()
             file = datafiles.write(self.objects, self.path, rows, values, now_ms=self.now_ms)
             if self.key:
                 self.keys.remember(self.objects.path_of(self.path), file, rows.select(self.key))

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from cdcloader.changes.schema import Schema
 from cdcloader.errors import TransientError
@@ -108,6 +106,10 @@ def checkpoint(objects: Objects, table: str, version: int) -> None:
     A crash leaves either no checkpoint or a whole one: `_last_checkpoint` names it only when it stands.
     TransientError when delta-rs cannot write it; the table is right without it.
     """
+    # Imported here: most processes never write a checkpoint, and a small budget feels the megabytes.
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
     location, options = objects.scan_target(table)
     try:
         DeltaTable(location, version=version, storage_options=options).create_checkpoint()

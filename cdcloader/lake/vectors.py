@@ -18,6 +18,9 @@ from cdcloader.objects import Objects
 
 _NONE = BitMap64()
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/=_.+-]+")
+# Statistics as we write them: what they lack is put behind them, and parsing them would only cost time.
+_PLAIN_STATISTICS = re.compile(r'\{"numRecords":[0-9]+,.*\}\Z', re.DOTALL)
+_LOOSE = ',"tightBounds":false}'
 _FLOAT = re.compile(r'"\\u0000([-+.0-9eE]+)"')
 
 
@@ -79,6 +82,11 @@ def _loose_statistics(objects: Objects, table: str, file: DataFile) -> str:
 
     The protocol demands `numRecords` beside a vector ("Writer Requirements for Deletion Vectors").
     """
+    if file.stats and _PLAIN_STATISTICS.match(file.stats):
+        if file.stats.endswith(_LOOSE):
+            return file.stats
+        if '"tightBounds"' not in file.stats:
+            return file.stats[:-1] + _LOOSE
     # Floats keep their digits: a bound that is rounded is no bound.
     statistics = json.loads(file.stats, parse_float=lambda text: f"\0{text}") if file.stats else {}
     if statistics.get("tightBounds") is False and "numRecords" in statistics:

@@ -7,14 +7,14 @@ state record needs, so that a record that is behind, or lost, is made whole by r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cdcloader.errors import TableError
-from cdcloader.source.names import position_of_name, position_of_time, time_of_position
-from cdcloader.source.plan import Progress, Replay
+from cdcloader.source.actions import Progress, Replay
+from cdcloader.source.names import RawFile, position_of_name, position_of_time, time_of_position
 from cdcloader.state.record import NEVER, Phase, Record, first_file
 
 _APP = re.compile(r"cdcloader:(\d+)")
@@ -27,7 +27,8 @@ UPKEEP = "upkeep"
 class Account:
     """What one commit did: where the table then stands, the raw files applied, and every row of them.
 
-    rows_in = inserted + updated + deleted + noop + superseded + quarantined.
+    rows_in = inserted + updated + deleted + noop + superseded + quarantined. `skipped` are all the files that an
+    operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
     """
 
     generation: int
@@ -45,6 +46,7 @@ class Account:
     noop: int = 0
     superseded: int = 0
     quarantined: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -88,6 +90,7 @@ def to_info(account: Account) -> dict[str, Any]:
             "files": account.full_load_files,
         },
         "rows": {"in": account.rows_in, **account.rows},
+        **({"skipped": dict(account.skipped)} if account.skipped else {}),
     }
 
 
@@ -110,6 +113,7 @@ def from_info(info: Mapping[str, Any]) -> Account:
         noop=rows["noop"],
         superseded=rows["superseded"],
         quarantined=rows["quarantined"],
+        skipped=dict(info.get("skipped") or {}),
     )
 
 
@@ -152,7 +156,19 @@ def forward(record: Record, account: Account, *, version: int, look_back_seconds
         recorded_full_load_date=account.full_load_date,
         full_load_newest=account.full_load_newest,
         full_load_files=account.full_load_files,
+        skipped_files=_skipped_after(record, account),
     )
+
+
+def _skipped_after(record: Record, account: Account) -> dict[str, str]:
+    """The files that count as skipped after a commit: not those that it applied, because it began before the skip."""
+    loads_whole = account.position == account.floor
+    kept = {
+        name: etag
+        for name, etag in record.skipped_files.items()
+        if account.files.get(name) != etag and not (loads_whole and position_of_name(name) is None)
+    }
+    return {**kept, **account.skipped}
 
 
 def replayed(record: Record, action: Replay, generation: int) -> Record:
@@ -160,6 +176,25 @@ def replayed(record: Record, action: Replay, generation: int) -> Record:
     place = named_position(action.from_position)
     begun = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
     return replace(begun, floor=action.floor, ledger=dict(action.ledger), ledger_from=action.ledger_from)
+
+
+def without_rows(record: Record, files: Sequence[RawFile], look_back_seconds: float, now: datetime) -> Record:
+    """The record after files without a byte, which make no table and no commit."""
+    last = max(files, key=lambda file: file.sort_key)
+    applied = {**record.ledger, **{file.name: file.etag for file in files}}
+    ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds)
+    return record.advanced(
+        position=last.position,
+        file=f"{record.path}{last.name}",
+        ledger=ledger,
+        ledger_from=ledger_from,
+        version=None,
+        inserted=0,
+        updated=0,
+        deleted=0,
+        quarantined=0,
+        now=now,
+    )
 
 
 def without_ledger(record: Record, generation: int, position: int, *, version: int) -> Record:

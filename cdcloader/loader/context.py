@@ -6,8 +6,9 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from typing import BinaryIO
 
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.config import Table
@@ -18,10 +19,13 @@ from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.target import Target
 from cdcloader.lake.vectors import Vectors
+from cdcloader.loader.admission import Admission
 from cdcloader.loader.fetch import Ahead
+from cdcloader.loader.sizes import shares_wanted
+from cdcloader.loader.trouble import Pauses
 from cdcloader.objects import Objects
+from cdcloader.source.actions import Limits
 from cdcloader.source.names import RawFile
-from cdcloader.source.plan import Limits
 from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
 
 _RELOAD_HINT = (
@@ -49,6 +53,7 @@ class Settings:
     batch_bytes: int = 512 << 20
     pass_bytes: int = 128 << 20
     upkeep_seconds: float = 10.0
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 @dataclass(slots=True)
@@ -72,7 +77,8 @@ class Context:
     """One table: `raw` and `lake` are the roots, `log` its Delta log, `now` the clock.
 
     `stopping` tells long work that the process is about to end. `keys` and `vectors` keep what this process knows of
-    data files, for all its tables.
+    data files, for all its tables. `admission` grants memory to all of them; None: `settings` hold as they are.
+    `beat` tells the watchdog that work comes on.
     """
 
     table: Table
@@ -84,6 +90,23 @@ class Context:
     stopping: Callable[[], bool] = lambda: False
     keys: KeyCache = field(default_factory=KeyCache)
     vectors: Vectors = field(default_factory=Vectors)
+    admission: Admission | None = None
+    beat: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def admitted(self, files: Sequence[RawFile] = ()) -> Iterator[Context | None]:
+        """This context with the memory that was granted for a batch of `files`; None when there is none for now.
+
+        Without files it is one share, which is for work that lasts, or whose files should be of one size always.
+        """
+        if self.admission is None:
+            yield self
+            return
+        wanted = shares_wanted(files, self.settings.batch_bytes)
+        with self.admission.grant(self.table.source, wanted, stopping=self.stopping) as shares:
+            self.beat()
+            sized = replace(self.settings, **asdict(self.admission.sizes(shares or 1)))
+            yield replace(self, settings=sized) if shares else None
 
     @property
     def path(self) -> str:
@@ -113,6 +136,7 @@ class Context:
             mode=self.table.write_mode,
             keys=self.keys,
             vectors=self.vectors,
+            beat=self.beat,
         )
 
     def row_format(self, known: Schema) -> RowFormat:
@@ -135,8 +159,7 @@ class Context:
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:
         """The raw files of a batch, in order, the small ones fetched ahead of their use."""
-        keys = [file.key for file in files]
-        return Ahead(self.inputs(files), lambda place: self.raw.read(keys[place]), self.settings.fetch_bytes)
+        return Ahead(self.inputs(files), lambda place: self._read(files[place]), self.settings.fetch_bytes)
 
     def inputs(self, files: Sequence[RawFile]) -> list[FileInput]:
         """The raw files as their reader takes them, in the given order."""
@@ -148,10 +171,20 @@ class Context:
                 format=file.format,
                 gzip=file.gzip,
                 size=file.size,
-                open=functools.partial(self.raw.open_reader, file.key),
+                open=functools.partial(self._open, file),
             )
             for ordinal, file in enumerate(files)
         ]
+
+    def _read(self, file: RawFile) -> bytes:
+        # The version that was listed, whose ETag goes into the ledger, and no other.
+        content = self.raw.read(file.key, etag=file.etag)
+        self.beat()
+        return content
+
+    def _open(self, file: RawFile) -> BinaryIO:
+        self.beat()
+        return self.raw.open_reader(file.key, etag=file.etag)
 
     def quarantine(self, files: Sequence[RawFile]) -> Quarantine:
         """Where the rejected rows of these files go."""

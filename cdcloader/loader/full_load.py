@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from cdcloader.changes.schema import Field, Schema
-from cdcloader.errors import CommitConflict
+from cdcloader.errors import CommitConflict, StateConflict
 from cdcloader.lake.apply import Applied
 from cdcloader.lake.load import FullLoad as LoadFiles
 from cdcloader.lake.snapshot import Snapshot, check_supported
@@ -14,7 +15,7 @@ from cdcloader.loader.account import Account, file_at, logged_progress, named_po
 from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
-from cdcloader.source.plan import FullLoad
+from cdcloader.source.actions import FullLoad
 from cdcloader.source.rows import Chunk, describe, read
 
 _COMMIT_TRIES_MAX = 5
@@ -29,9 +30,20 @@ class _TooNarrow(Exception):
 
 
 def load(
-    context: Context, base: Snapshot | None, plan: FullLoad, generation: int, keep_alive: Callable[[], None]
+    context: Context,
+    base: Snapshot | None,
+    plan: FullLoad,
+    generation: int,
+    keep_alive: Callable[[], None],
+    *,
+    confirm: Callable[[], None] = lambda: None,
+    skipped: Mapping[str, str] = MappingProxyType({}),
 ) -> Committed:
-    """Load the set and publish it as `generation`; `keep_alive` is called between chunks."""
+    """Load the set and publish it as `generation`; `keep_alive` is called between chunks, `confirm` before a commit.
+
+    `confirm` raises StateConflict where the table is another loader's by now, who may have come to another plan.
+    `skipped` are the files that an operator had us skip; none of them is in the set.
+    """
     if base is not None:
         check_supported(base, where=context.log.where)
     watch = Stopwatch()
@@ -40,13 +52,14 @@ def load(
     while True:
         try:
             files, account = _write(context, plan, schema, inferred, generation, watch, keep_alive)
+            account = replace(account, skipped=skipped)
             break
         except _TooNarrow as narrow:
             schema = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in schema)
     try:
         with watch.phase("commit"):
-            return _publish(context, plan, schema, files, account, watch)
-    except CommitConflict:
+            return _publish(context, plan, schema, files, account, watch, confirm)
+    except (CommitConflict, StateConflict):
         # Only now is it certain that no version names these files; after a lost answer one may.
         files.discard()
         raise
@@ -95,7 +108,7 @@ def _write(
                     files.add(chunk.rows)
                 keep_alive()
         with watch.phase("write"):
-            files.finish()
+            files.finish(keep_alive)
             quarantine.flush()
     except BaseException:
         files.discard()
@@ -130,7 +143,13 @@ def _account(
 
 
 def _publish(
-    context: Context, plan: FullLoad, schema: Schema, files: LoadFiles, account: Account, watch: Stopwatch
+    context: Context,
+    plan: FullLoad,
+    schema: Schema,
+    files: LoadFiles,
+    account: Account,
+    watch: Stopwatch,
+    confirm: Callable[[], None],
 ) -> Committed:
     """Replace whatever the newest version holds; a full load depends on no earlier version."""
     for _ in range(_COMMIT_TRIES_MAX):
@@ -143,6 +162,8 @@ def _publish(
             raise CommitConflict(
                 f"generation {account.generation} was loaded by another loader", where=context.log.where
             )
+        # Behind the reading of the log: whoever takes over from here on cannot commit unseen.
+        confirm()
         removes = list(base.files.values()) if base else []
         try:
             snapshot = commit(

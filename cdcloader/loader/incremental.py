@@ -20,6 +20,9 @@ from cdcloader.loader.reading import Reading
 from cdcloader.source.names import RawFile, time_of_position
 from cdcloader.state.record import Record
 
+# Counting the keys of so many rows takes some milliseconds.
+_COUNTED_ROWS_MAX = 200_000
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -62,8 +65,8 @@ def apply_batch(
         # Readers of a new table need its columns, so a batch may add them without adding rows.
         application = Application(context.target(reading.schema), base, piece_bytes=context.settings.piece_bytes)
         try:
-            netted = 0
-            for frame in _passes(context, reading, watch, keep_going):
+            netted, keys = 0, _Keys(context.key)
+            for frame in _passes(context, reading, keys.noted(reading.frames(watch)), watch, keep_going):
                 netted += frame.height
                 with watch.phase("apply"):
                     application.add(frame)
@@ -73,7 +76,8 @@ def apply_batch(
         except BaseException:
             application.discard()
             raise
-    account = _account(record, files, reading, applied, superseded=reading.rows - netted, late=late)
+    living = netted if keys.count is None else keys.count
+    account = _account(record, files, reading, applied, superseded=reading.rows - living, late=late)
     try:
         with watch.phase("commit"):
             snapshot = commit(
@@ -84,6 +88,7 @@ def apply_batch(
                 adds=applied.adds,
                 removes=applied.removes,
                 operation="MERGE",
+                doubled=applied.doubled,
             )
     except CommitConflict:
         # Only now is it certain that no version names these files; after a lost answer one may.
@@ -103,10 +108,14 @@ def files_before(context: Context, files: Sequence[RawFile], bad: str) -> list[R
 
 
 def _passes(
-    context: Context, reading: Reading, watch: Stopwatch, keep_going: Callable[[], None]
+    context: Context,
+    reading: Reading,
+    frames: Iterator[pl.DataFrame],
+    watch: Stopwatch,
+    keep_going: Callable[[], None],
 ) -> Iterator[pl.DataFrame]:
     """The batch's net changes, as `Application` takes them."""
-    settings, frames = context.settings, reading.frames(watch)
+    settings = context.settings
     names = [*(column.name for column in reading.schema), OP]
     passes = (
         net_passes(frames, context.key, settings.batch_bytes, settings.pass_bytes, watch, keep_going)
@@ -117,6 +126,34 @@ def _passes(
         if number:
             keep_going()
         yield frame.select(names)
+
+
+class _Keys:
+    """How many keys the rows of a batch have, counted by hash: netting sorts, so one mistake cannot hide in both.
+
+    None for a batch of many rows, and without a key.
+    """
+
+    def __init__(self, key: Sequence[str]) -> None:
+        self._key = key
+        self._frames: list[pl.DataFrame] = []
+        self._rows = 0
+
+    def noted(self, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """The same frames."""
+        for frame in frames:
+            self._rows += frame.height
+            if self._rows > _COUNTED_ROWS_MAX:
+                self._frames.clear()
+            elif self._key:
+                self._frames.append(frame.select(self._key))
+            yield frame
+
+    @property
+    def count(self) -> int | None:
+        if not self._key or self._rows > _COUNTED_ROWS_MAX:
+            return None
+        return pl.concat(self._frames).n_unique() if self._rows else 0
 
 
 def _account(
@@ -139,4 +176,5 @@ def _account(
         noop=applied.noop,
         superseded=superseded,
         quarantined=reading.quarantine.rows,
+        skipped=record.skipped_files,
     )

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cdcloader.errors import TableError
+from cdcloader.errors import Stopped, TableError
+from cdcloader.loader.account import progress_of
 from cdcloader.loader.context import Context
+from cdcloader.objects import ObjectInfo
 from cdcloader.source import names
+from cdcloader.source.actions import Plan
 from cdcloader.source.names import RawFile
+from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
+from cdcloader.source.truncation import is_emptied
+from cdcloader.state.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +28,52 @@ class Listing:
     strange: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone."""
+
+    listing: Listing
+    plan: Plan
+    emptied: bool
+
+
+def look_at(context: Context, record: Record) -> Look:
+    """List the source and plan the next step for a table that stands where `record` says."""
+    progress = progress_of(record)
+    listing = list_source(context, list_from(progress))
+    if needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
+        listing = list_source(context, 0)
+    files = without_skipped(listing.files, record.skipped_files)
+    plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+    emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
+    return Look(listing, plan, emptied)
+
+
 def list_source(context: Context, position: int) -> Listing:
-    """List the CDC files from a position on (0: all), and every LOAD file."""
+    """List the CDC files from a position on (0: all), and every LOAD file.
+
+    About 600 bytes of memory a file; Stopped between two pages when the process ends.
+    """
     prefix = f"{context.table.source}/"
     start = names.name_before(position)
     listing = Listing([], [], [])
-    for item in context.raw.list(prefix, start_after=f"{prefix}{start}" if start else ""):
-        file = names.parse(item.key, item.size, item.etag, item.last_modified)
-        if file is not None:
-            listing.files.append(file)
-        elif names.unread_layout(item.key):
-            listing.unread.append(item.key)
-        else:
-            listing.strange.append(item.key)
+    for page in context.raw.pages(prefix, start_after=f"{prefix}{start}" if start else ""):
+        context.beat()
+        if context.stopping():
+            raise Stopped("the process ends; the source is listed at the next start", where=context.table.source)
+        for item in page:
+            _sort_into(listing, item)
     return listing
+
+
+def _sort_into(listing: Listing, item: ObjectInfo) -> None:
+    file = names.parse(item.key, item.size, item.etag, item.last_modified)
+    if file is not None:
+        listing.files.append(file)
+    elif names.unread_layout(item.key):
+        listing.unread.append(item.key)
+    else:
+        listing.strange.append(item.key)
 
 
 def check_complete(context: Context, listing: Listing, *, loaded: bool) -> None:

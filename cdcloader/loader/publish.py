@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cdcloader import __version__
 from cdcloader.changes.schema import Schema, to_json
+from cdcloader.errors import TableError
 from cdcloader.lake.log import INFO
 from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.lake.upkeep import VECTORS_PROPERTY
@@ -27,11 +28,20 @@ def commit(
     adds: Iterable[DataFile],
     removes: Iterable[DataFile],
     operation: str,
+    doubled: int = 0,
 ) -> Snapshot:
-    """Commit one version; CommitConflict when another writer was first. The account must be whole."""
+    """Commit one version; CommitConflict when another writer was first.
+
+    The account must be whole, and its rows those by which the table grows: else TableError, and nothing is committed.
+    `doubled` rows end beside another one of their key.
+    """
+    adds, removes = list(adds), list(removes)
     account.check(context.log.where)
+    _check_kinds(account, context)
+    # A full load replaces whatever is there.
+    before = live_rows(() if operation == "WRITE" else removes)
+    _check_growth(account, before, live_rows(adds), doubled, context.log.where)
     now_ms = context.now_ms
-    adds = list(adds)
     actions = [
         *table_actions(context, base, schema, now_ms, vectors=any(file.vector for file in adds)),
         *(file.remove(now_ms) for file in removes),
@@ -53,6 +63,54 @@ def commit(
         INFO: to_info(account),
     }
     return context.log.commit(base, actions, info)
+
+
+def live_rows(files: Iterable[DataFile]) -> int | None:
+    """The rows of some files without the dead ones; None where the statistics of one do not say."""
+    total = 0
+    for file in files:
+        rows = file.statistics().get("numRecords")
+        if rows is None:
+            return None
+        total += int(rows) - (file.vector.cardinality if file.vector else 0)
+    return total
+
+
+def check_same_rows(removes: Iterable[DataFile], adds: Iterable[DataFile], where: str) -> None:
+    """TableError unless files that are written again hold as many rows as those that they replace."""
+    before, after = live_rows(removes), live_rows(adds)
+    if before is not None and after is not None and before != after:
+        raise TableError(
+            f"{before} rows would be written again as {after}",
+            where=where,
+            hint="this is a bug in cdcloader, or another writer wrote wrong statistics (numRecords); nothing was "
+            "committed; please report it with this message",
+        )
+
+
+def _check_kinds(account: Account, context: Context) -> None:
+    """Without a key no row can meet another one."""
+    if not context.key and (account.superseded or account.updated or account.noop):
+        raise TableError(
+            f"rows of a table without a primary key would be lost: {account.rows}",
+            where=context.log.where,
+            hint="this is a bug in cdcloader; nothing was committed; please report it with this message",
+        )
+
+
+def _check_growth(account: Account, before: int | None, after: int | None, doubled: int, where: str) -> None:
+    """Rows before + inserted - deleted = rows after, by what the log will say of the files that go and come."""
+    if before is None or after is None:
+        return
+    growth = account.inserted - account.deleted - doubled
+    if after - before != growth:
+        raise TableError(
+            f"the table would grow by {after - before} rows, and by the account by {growth}: {account.rows}"
+            + (f", of {doubled} keys a second row" if doubled else ""),
+            where=where,
+            hint="this is a bug in cdcloader, or another writer wrote wrong statistics (numRecords); nothing was "
+            "committed; please report it with this message",
+        )
 
 
 def table_actions(

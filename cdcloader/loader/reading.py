@@ -32,7 +32,7 @@ class Reading:
     def __init__(
         self, context: Context, base: Snapshot | None, inputs: Sequence[FileInput], quarantine: Quarantine
     ) -> None:
-        self._inputs, self.quarantine = inputs, quarantine
+        self._inputs, self.quarantine, self._beat = inputs, quarantine, context.beat
         self._chunk_bytes = context.settings.chunk_bytes
         self.schema = _schema(context, base, inputs)
         self._format = context.row_format(self.schema)
@@ -47,6 +47,7 @@ class Reading:
                 chunk = next(chunks, None)
             if chunk is None:
                 return
+            self._beat()
             self.rows_in += chunk.rows_in
             self.rows += chunk.rows.height
             if chunk.rejects.height:

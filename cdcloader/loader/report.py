@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,12 +14,14 @@ from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.upkeep import Tidied
 from cdcloader.metrics import Metrics
+from cdcloader.source.actions import FullLoad, Plan
 from cdcloader.source.names import time_of_position
-from cdcloader.source.plan import FullLoad, Plan
 from cdcloader.state.record import Phase, Record
 
 _SMALL_SHARE = 8
 _NAMED_FILES_MAX = 5
+# When so many were told, no more are: somebody else's files come all the time.
+_STRANGE_FILES_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -33,12 +35,19 @@ class Reporter:
     on_batch: Callable[[str, Committed], None] | None = None
     record: Record | None = None
     plan: Plan | None = None
+    note: str | None = None
     _newest: datetime | None = None
     _strange: frozenset[str] = field(default_factory=frozenset)
+    _skipped: frozenset[str] = field(default_factory=frozenset)
 
     def phase(self, phase: Phase) -> None:
         """The table is in this phase now."""
         self.metrics.phase(self.table, str(phase))
+
+    def forget(self) -> None:
+        """Another replica has the table, and tells of it; what we know of it grows old."""
+        self.record, self.plan, self._newest = None, None, None
+        self.metrics.forget(self.table)
 
     def lease(self, *, held: bool) -> None:
         """Whether we hold the table's lease."""
@@ -64,6 +73,8 @@ class Reporter:
     def strange_files(self, keys: Sequence[str]) -> None:
         """Name, once, the objects beside the table's files that DMS does not write."""
         new = frozenset(keys) - self._strange
+        if len(self._strange) >= _STRANGE_FILES_MAX:
+            return
         self._strange |= new
         if new:
             structlog.get_logger().warning(
@@ -71,6 +82,29 @@ class Reporter:
                 table=self.table,
                 count=len(new),
                 files=sorted(new)[:_NAMED_FILES_MAX],
+            )
+
+    def skipped_files(self, skipped: Mapping[str, str]) -> None:
+        """Name, once, the files that an operator had us skip."""
+        new, self._skipped = skipped.keys() - self._skipped, frozenset(skipped)
+        if new:
+            structlog.get_logger().warning(
+                "files are skipped, as an operator ordered",
+                table=self.table,
+                count=len(new),
+                skipped_files=sorted(new)[:_NAMED_FILES_MAX],
+            )
+
+    def emptied(self, *, emptied: bool, truncate: bool) -> None:
+        """Whether every raw file that the table was made of is gone; said once, and noted in the status."""
+        before = self.note
+        rows = "the table will be emptied too" if truncate else "the table keeps its rows"
+        self.note = (
+            f"every raw file that the table was made of is gone; {rows} (on_source_truncate)" if emptied else None
+        )
+        if self.note and self.note != before:
+            structlog.get_logger().warning(
+                "every raw file is gone: a TRUNCATE of the source, or a lifecycle rule", table=self.table, reason=rows
             )
 
     def full_load(self, plan: FullLoad) -> None:
@@ -126,7 +160,10 @@ class Reporter:
             self._newest = done.newest_time
             self.metrics.freshness(self.table, done.newest_time)
         self._target(done.snapshot)
-        self._batch_line(record, done, kinds)
+        if done.files:
+            self._batch_line(record, done, kinds)
+        else:
+            self._truncated_line(done)
         if self.on_batch:
             self.on_batch(self.table, done)
 
@@ -197,6 +234,15 @@ class Reporter:
             bytes=sum(file.size for file in files),
             deleted_rows_ratio=dead / rows if rows else 0.0,
             version=snapshot.version,
+        )
+
+    def _truncated_line(self, done: Committed) -> None:
+        structlog.get_logger().warning(
+            "source truncated: every row was removed",
+            table=self.table,
+            rows_delete=done.account.deleted,
+            version=done.snapshot.version,
+            generation=done.account.generation,
         )
 
     def _batch_line(self, record: Record, done: Committed, kinds: Counter[str]) -> None:

@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cdcloader.source.plan import Plan
+from cdcloader.redaction import redacted_text
+from cdcloader.source.actions import Plan
 from cdcloader.state.record import NEVER, Phase, Record
 
 
 def status_of(
-    source: str, target: str, record: Record | None, plan: Plan | None, now: datetime, *, error: str | None = None
+    source: str,
+    target: str,
+    record: Record | None,
+    plan: Plan | None,
+    now: datetime,
+    *,
+    error: str | None = None,
+    note: str | None = None,
 ) -> dict[str, Any]:
-    """The fields of `status --json` (DESIGN section 6); `error` is trouble met while looking, else the recorded one."""
+    """The fields of `status --json` (DESIGN section 6); `error` is trouble met while looking, else the recorded one.
+
+    `note` is what an operator should know of a table that is not in trouble.
+    """
     oldest = plan.oldest_unapplied if plan else None
     loaded = record is not None and record.last_full_load_date > NEVER
     return {
@@ -31,7 +42,9 @@ def status_of(
         "rows_updated": record.rows_updated if record else 0,
         "rows_deleted": record.rows_deleted if record else 0,
         "rows_quarantined": record.rows_quarantined if record else 0,
+        "skipped_files": len(record.skipped_files) if record else 0,
         "error": error or (_error_text(record) if record else None),
+        "note": note,
     }
 
 
@@ -53,7 +66,8 @@ def _error_text(record: Record) -> str | None:
         return None
     place = f"{record.last_error_file}: " if record.last_error_file else ""
     hint = f" ({record.last_error_hint})" if record.last_error_hint else ""
-    return f"{place}{record.last_error}{hint}"
+    # Another program, or an older version of this one, may have written it.
+    return redacted_text(f"{place}{record.last_error}{hint}")
 
 
 def sort_by_trouble(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,59 +7,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cdcloader.errors import CdcloaderError, CommitConflict, StateConflict, Stopped, TableError, TransientError
+from cdcloader.errors import CdcloaderError, Stopped, TableError, TransientError, Treatment, treatment
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import checkpoint_if_due
-from cdcloader.loader.account import (
-    edited_position,
-    file_at,
-    logged_progress,
-    named_position,
-    progress_of,
-    replayed,
-    trim,
-    unclaimed,
-)
+from cdcloader.loader.account import edited_position, file_at, named_position, replayed, without_rows
+from cdcloader.loader.attempts import Attempts
 from cdcloader.loader.context import Context
+from cdcloader.loader.emptying import empty_table
 from cdcloader.loader.forwarding import brought_forward, forwarded
 from cdcloader.loader.full_load import load
 from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
-from cdcloader.loader.listing import check_complete, list_source
+from cdcloader.loader.listing import check_complete, look_at
+from cdcloader.loader.records import first_record, next_generation, own_record, same_place
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
 from cdcloader.loader.upkeep import Upkeep
+from cdcloader.source.actions import AppendLate, Batch, Blocked, FullLoad, Nothing, Plan, Replay, Truncate, Wait
 from cdcloader.source.names import RawFile
-from cdcloader.source.plan import (
-    AppendLate,
-    Batch,
-    Blocked,
-    FullLoad,
-    Nothing,
-    Plan,
-    Replay,
-    Wait,
-    list_from,
-    make_plan,
-    needs_full_listing,
-)
-from cdcloader.state.record import Phase, Record, new_record
+from cdcloader.source.truncation import with_truncation
+from cdcloader.state.record import Phase, Record
 from cdcloader.state.store import StateStore
 
 
 class Outcome(StrEnum):
-    """How a step ended; DONE asks for the next step, WAITING is for the end of a full load, LEASED to another."""
+    """How a step ended; DONE asks for the next step.
+
+    WAITING is for the end of a full load, LEASED to another loader, HELD in trouble and not yet to be tried again.
+    """
 
     DONE = "done"
     IDLE = "idle"
     WAITING = "waiting"
     PAUSED = "paused"
     LEASED = "leased"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +77,11 @@ class TableLoader:
         self.context = context
         self._store = store
         self._report = reporter
-        self._lease = Lease(store, context.settings.owner, context.settings.lease_seconds, is_gone)
+        owner, seconds = context.settings.owner, context.settings.lease_seconds
+        self._lease = Lease(store, context.path, owner, seconds, is_gone=is_gone, now=context.now, clock=clock)
         self._upkeep = Upkeep(context, left_alone=reporter.left_alone, failed=reporter.upkeep_failed, clock=clock)
-        self._failures = 0
+        self._attempts = Attempts(context, clock)
+        self._emptied_at: datetime | None = None
         self.quarantined = 0
 
     @property
@@ -102,12 +91,39 @@ class TableLoader:
 
     def step(self) -> Step:
         """Take the next step. Raises what stands in its way; nothing is half done then."""
-        taken = self._step()
-        self._failures = 0
+        taken = self._held() or self._step()
+        unsettled = taken.outcome in (Outcome.DONE, Outcome.LEASED, Outcome.HELD)
+        self._attempts.end(well=taken.committed is not None or not unsettled)
         return taken
 
+    @property
+    def held_seconds(self) -> float:
+        """How long a table in trouble waits from now on, unless something changes; 0 where it is not in trouble."""
+        return self._attempts.held_seconds
+
+    def _held(self) -> Step | None:
+        """The step of a table in trouble before it is due: only a look. None when it may be worked on."""
+        attempts = self._attempts
+        hold = attempts.hold
+        if hold is None:
+            return None
+        try:
+            record = self._store.get(self.context.path)
+            if record is None or attempts.may_go_on(record):
+                return None
+            if hold.looks:
+                self._look(record)
+        except CdcloaderError as error:
+            return Step(Outcome.HELD, str(error))
+        if hold.looks and attempts.may_go_on_by_files():
+            return None
+        self._report.idle(record)
+        return Step(Outcome.HELD, record.last_error or "")
+
     def _step(self) -> Step:
-        record = self._report.record = self._record()
+        self._attempts.begin()
+        record = self._report.record = own_record(self.context, self._store)
+        self._attempts.has_read(record)
         if not record.active:
             self._look(record)
             self._report.phase(Phase.PAUSED)
@@ -118,15 +134,21 @@ class TableLoader:
         plan = self._look(record)
         match plan.action:
             case Wait() as wait:
-                self._report.phase(Phase.FULL_LOAD)
+                self._idle(record)
+                if wait.files:
+                    self._report.phase(Phase.FULL_LOAD)
                 return Step(Outcome.WAITING, wait.reason, wait.until)
-            case FullLoad() | Batch() | Replay() | AppendLate() | Blocked():
+            case FullLoad() | Batch() | Replay() | AppendLate() | Blocked() | Truncate():
                 return self._work(record, plan)
             case _:
-                if record.phase in (Phase.BLOCKED, Phase.RETRYING):
-                    record = self._update(record, record.healed(self.context.now()))
-                self._report.idle(record)
+                self._idle(record)
                 return Step(Outcome.IDLE)
+
+    def _idle(self, record: Record) -> None:
+        """Nothing can be done just now, so that nothing is in the way either."""
+        if record.phase in (Phase.BLOCKED, Phase.RETRYING):
+            record = self._update(record, record.healed(self.context.now()))
+        self._report.idle(record)
 
     def tidy(self) -> bool:
         """Make the table tidier, if that is due; for a table that a step has found idle. True when it has work again.
@@ -137,13 +159,18 @@ class TableLoader:
         if record is None or not self._upkeep.is_due(record):
             return False
         try:
-            return self._tidy()
-        except (CommitConflict, StateConflict) as error:
-            self._report.conflict(error)
-        except Stopped:
-            return False
+            with self.context.admitted() as admitted:
+                return admitted is not None and self._tidy()
         except CdcloaderError as error:
-            self.untidy(error)
+            match treatment(error):
+                case Treatment.REPLAN:
+                    self._report.conflict(error)
+                case Treatment.STOP:
+                    pass
+                case _:
+                    self.untidy(error)
+        finally:
+            self._attempts.end(well=False)
         return False
 
     def untidy(self, error: CdcloaderError) -> None:
@@ -152,15 +179,19 @@ class TableLoader:
         self._report.upkeep_failed(error)
 
     def status(self, *, look: bool) -> dict[str, Any]:
-        """The table's line in `status`, read-only; `look` lists the source, else the last look is told."""
+        """The table's line in `status`, read-only; `look` lists the source, else the last look is told.
+
+        What was never looked at, because it is another replica's, is told as the record has it.
+        """
         context, record, plan, error = self.context, self._report.record, self._report.plan, None
-        if look:
+        if look or record is None:
             try:
                 record = self._store.get(context.path)
-                plan = self._look(record or self._first_record())
+                plan = self._look(record or first_record(context)) if look else None
             except CdcloaderError as trouble:
                 error, plan = str(trouble), self._report.plan
-        return status_of(self.source, context.table.target, record, plan, context.now(), error=error)
+        note = self._report.note
+        return status_of(self.source, context.table.target, record, plan, context.now(), error=error, note=note)
 
     def conflict(self, error: CdcloaderError) -> None:
         """Somebody else changed the table or its record between our look and our write."""
@@ -176,90 +207,79 @@ class TableLoader:
             recorded = self._store.get(self.context.path)
         except CdcloaderError as trouble:
             unrecorded = trouble
-        marked = self._marked(recorded or self._report.record or self._first_record(), error, phase)
+        # Who was overtaken must not write its trouble over another loader's healthy record.
+        mine = recorded is not None and self._lease.may_report(recorded, self._report.record)
+        base = recorded or self._report.record or first_record(self.context)
+        marked = self._attempts.failed(error, phase, recorded, base)
         self._report.failed(marked, error)
         try:
-            if recorded is not None:
-                self._store.update(recorded, marked)
+            if recorded is not None and mine:
+                recorded = self._store.update(recorded, marked)
         except CdcloaderError as trouble:
             unrecorded = trouble
+        self._attempts.stands(recorded)
         if unrecorded is not None:
             self._report.not_recorded(error, unrecorded)
-        return self._failures
-
-    def _marked(self, record: Record, error: CdcloaderError, phase: Phase) -> Record:
-        self._failures = max(self._failures, record.consecutive_failures) + 1
-        marked = record.failed(
-            phase=phase, error=error.what, file=error.where or None, hint=error.hint or None, now=self.context.now()
-        )
-        return replace(marked, consecutive_failures=self._failures)
+        return marked.consecutive_failures
 
     def release(self) -> None:
         """Let go of the lease, if it is still ours."""
         if self._lease.held:
-            self._lease.release(self._store.get(self.context.path))
+            self._lease.release()
             self._report.lease(held=False)
 
+    def forget(self) -> None:
+        """Tell nothing more about the table: it is another's."""
+        self._report.forget()
+
     def _keep_going(self) -> None:
-        """Called between the parts of long work: stop if the process ends, renew the lease if it is due."""
+        """Called between the parts of long work: stop if the process ends, or the table is another's."""
+        self.context.beat()
         if self.context.stopping():
             raise Stopped("the process ends; this work begins again at the next start", where=self.source)
-        self._lease.renew(self.context.path, self.context.now())
-
-    def _record(self) -> Record:
-        """The state record; made when there is none."""
-        context = self.context
-        record = self._store.get(context.path)
-        if record is not None:
-            if record.recorded_version is None and record.updated_at is None:
-                # The walkthrough wrote it, about a table that is not ours: ours begins with its full load.
-                return self._update(record, replace(unclaimed(record), updated_at=context.now()))
-            return record
-        record = self._first_record()
-        try:
-            self._store.create(record)
-        except StateConflict:
-            return self._record()
-        return record
-
-    def _first_record(self) -> Record:
-        context = self.context
-        s3 = context.raw.location.startswith("s3://")
-        bucket, _, below = context.path.partition("/") if s3 else ("", "", context.path)
-        folder = f"{context.table.source.rpartition('/')[2]}/"
-        record = new_record(
-            context.path,
-            bucket,
-            below.removesuffix(folder),
-            folder,
-            context.table.primary_key,
-            context.table.partition_by,
-            context.lake.path_of(context.table.target),
-        )
-        return replace(record, updated_at=context.now())
+        self._lease.check()
 
     def _look(self, record: Record) -> Plan:
         """List the source and plan; the metrics of the backlog are true after this, whatever happens then."""
-        context, progress = self.context, progress_of(record)
-        listing = list_source(context, list_from(progress))
-        if needs_full_listing(listing.files, progress):
-            listing = list_source(context, 0)
+        context = self.context
+        self._attempts.looks()
+        look = look_at(context, record)
+        listing, plan = look.listing, self._truncated(look.plan) if look.emptied else look.plan
+        self._attempts.has_seen(listing.files)
         self._report.strange_files(listing.strange)
-        plan = make_plan(listing.files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+        self._report.skipped_files(record.skipped_files)
+        if not look.emptied:
+            self._emptied_at = None
+        self._report.emptied(emptied=look.emptied, truncate=context.table.on_source_truncate == "truncate")
         loaded = record.recorded_version is not None
         if listing.files or loaded:
             self._report.backlog(plan)
         if record.active:
             check_complete(context, listing, loaded=loaded)
+        self._attempts.works()
         return plan
 
+    def _truncated(self, plan: Plan) -> Plan:
+        """The plan for a source of which every file is gone that the table is known to be made of."""
+        if self.context.table.on_source_truncate != "truncate":
+            return plan
+        now = self.context.now()
+        self._emptied_at = self._emptied_at or now
+        return with_truncation(plan, self._emptied_at, self.context.settings.limits, now)
+
     def _work(self, seen: Record, plan: Plan) -> Step:
+        """Carry out a plan as soon as there is memory for it; DONE asks for it again where there is none yet."""
+        files = plan.action.files if isinstance(plan.action, Batch | AppendLate) else ()
+        with self.context.admitted(files) as context:
+            return self._leased(context, seen, plan) if context else Step(Outcome.DONE, "waits for memory")
+
+    def _leased(self, context: Context, seen: Record, plan: Plan) -> Step:
         """Carry out a plan under the lease, on the log as it is now."""
-        record = self._lease.take(self._store.get(seen.path), self.context.now())
+        record = self._lease.take()
         if record is None:
             return Step(Outcome.LEASED, "another loader holds the lease")
         self._report.lease(held=True)
-        if not _same_place(record, seen):
+        if not same_place(record, seen):
             return Step(Outcome.DONE, "the state record changed; planning again")
         base = self.context.log.snapshot()
         known = brought_forward(self.context, record, base)
@@ -267,35 +287,40 @@ class TableLoader:
             self._update(record, known)
             self._report.forwarded(known)
             return Step(Outcome.DONE, "the record was behind the Delta log")
-        return self._carry_out(record, base, plan)
+        return self._carry_out(context, record, base, plan)
 
-    def _carry_out(self, record: Record, base: Snapshot | None, plan: Plan) -> Step:
+    def _carry_out(self, context: Context, record: Record, base: Snapshot | None, plan: Plan) -> Step:
         match plan.action:
             case FullLoad() as action:
-                return self._full_load(record, base, action)
+                return self._full_load(context, record, base, action)
             case Batch(files=files):
-                return self._apply(record, base, files, late=False)
+                return self._apply(context, record, base, files, late=False)
             case AppendLate(files=files):
-                return self._apply(record, base, files, late=True)
+                return self._apply(context, record, base, files, late=True)
             case Replay() as action:
                 self._replay(record, base, action)
                 return Step(Outcome.DONE, "rewound")
+            case Truncate() if base is not None:
+                return self._finish(record, empty_table(self.context, base, record, next_generation(record, base)))
             case Blocked() as action:
                 where = self.context.raw.path_of(action.file.key)
                 raise TableError(action.reason, where=where, hint=action.hint)
         raise AssertionError(f"no work for {plan.action}")
 
-    def _full_load(self, record: Record, base: Snapshot | None, action: FullLoad) -> Step:
+    def _full_load(self, context: Context, record: Record, base: Snapshot | None, action: FullLoad) -> Step:
         self._report.phase(Phase.FULL_LOAD)
         self._report.full_load(action)
-        committed = load(self.context, base, action, _next_generation(record, base), self._keep_going)
+        generation, confirm, skipped = next_generation(record, base), self._lease.confirm, record.skipped_files
+        committed = load(context, base, action, generation, self._keep_going, confirm=confirm, skipped=skipped)
         return self._finish(record, committed)
 
-    def _apply(self, record: Record, base: Snapshot | None, files: Sequence[RawFile], *, late: bool) -> Step:
+    def _apply(
+        self, context: Context, record: Record, base: Snapshot | None, files: Sequence[RawFile], *, late: bool
+    ) -> Step:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
         while True:
             try:
-                committed = apply_batch(self.context, base, record, files, late=late, keep_going=self._keep_going)
+                committed = apply_batch(context, base, record, files, late=late, keep_going=self._keep_going)
             except TableError as error:
                 readable = [] if late else files_before(self.context, files, error.where)
                 if not readable:
@@ -306,26 +331,8 @@ class TableLoader:
 
     def _skip_empty(self, record: Record, files: Sequence[RawFile]) -> Step:
         """Files without a byte cannot make a table, but they are done with."""
-        last = max(files, key=lambda file: file.sort_key)
-        ledger, ledger_from = trim(
-            {**record.ledger, **{file.name: file.etag for file in files}},
-            record.ledger_from,
-            last.position,
-            self.context.settings.look_back_seconds,
-        )
-        moved = record.advanced(
-            position=last.position,
-            file=f"{record.path}{last.name}",
-            ledger=ledger,
-            ledger_from=ledger_from,
-            version=None,
-            inserted=0,
-            updated=0,
-            deleted=0,
-            quarantined=0,
-            now=self.context.now(),
-        )
-        self._update(record, moved)
+        settings = self.context.settings
+        self._update(record, without_rows(record, files, settings.look_back_seconds, self.context.now()))
         return Step(Outcome.DONE, "empty files")
 
     def _finish(self, record: Record, committed: Committed) -> Step:
@@ -346,7 +353,7 @@ class TableLoader:
 
     def _tidy(self) -> bool:
         context = self.context
-        record = self._lease.take(self._store.get(context.path), context.now())
+        record = self._lease.take()
         base = context.log.snapshot() if record is not None else None
         if record is None or base is None:
             return False
@@ -361,19 +368,19 @@ class TableLoader:
 
     def _may_tidy(self, record: Record) -> bool:
         """Whether the table is still ours and still has nothing more important to do."""
-        held = self._lease.take(self._store.get(record.path), self.context.now())
+        held = self._lease.take()
         if held is None or held.lease_epoch != record.lease_epoch or self.context.stopping():
             return False
         return isinstance(self._look(record).action, Nothing)
 
     def _replay(self, record: Record, base: Snapshot | None, action: Replay) -> None:
         """Apply again from the late or replaced file on; what came before it stays known as applied."""
-        begun = replayed(record, action, _next_generation(record, base))
+        begun = replayed(record, action, next_generation(record, base))
         self._update(record, begun)
         self._report.rewound(begun, action.reason)
 
     def _rewind(self, record: Record, position: int, reason: str) -> None:
-        generation = _next_generation(record, self.context.log.snapshot())
+        generation = next_generation(record, self.context.log.snapshot())
         place = named_position(position)
         rewound = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
         self._update(record, rewound)
@@ -381,14 +388,3 @@ class TableLoader:
 
     def _update(self, old: Record, new: Record) -> Record:
         return self._store.update(old, new)
-
-
-def _next_generation(record: Record, base: Snapshot | None) -> int:
-    """A generation that neither the record nor the log has seen."""
-    logged = logged_progress(base.transactions) if base else None
-    return max(record.generation, logged[0] if logged else 0) + 1
-
-
-def _same_place(record: Record, seen: Record) -> bool:
-    """Whether a plan that was made for `seen` holds for `record`."""
-    return progress_of(record) == progress_of(seen) and record.active == seen.active

@@ -19,7 +19,7 @@ from cdcloader.lake.target import Target
 from cdcloader.lake.upkeep import checkpoint, checkpoint_if_due, describe, downgrade, spread_of
 from cdcloader.loader.account import UPKEEP
 from cdcloader.loader.context import Context, check_same_layout
-from cdcloader.loader.publish import table_actions
+from cdcloader.loader.publish import check_same_rows, table_actions
 from cdcloader.state.record import Record
 
 _SWEEP_EVERY = timedelta(days=1)
@@ -159,6 +159,7 @@ class Upkeep:
             self._unfit.add(unfit.file.path)
             self._left_alone(unfit.file.path, unfit.reason)
             return
+        check_same_rows(written.removes, written.adds, self._context.log.where)
         vectors = any(file.vector for file in written.adds)
         actions = [
             *table_actions(self._context, snapshot, target.schema, target.now_ms, vectors=vectors),

@@ -16,7 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from cdcloader.changes.schema import Schema, decimal_parts, polars_type
+from cdcloader.changes.schema import Schema, polars_type
+from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, rejected
 from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout

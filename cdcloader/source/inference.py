@@ -7,7 +7,7 @@ from functools import reduce
 
 import polars as pl
 
-from cdcloader.changes.schema import decimal_parts
+from cdcloader.changes.type_names import decimal_parts
 from cdcloader.source.text_values import parse_text
 
 INTEGER = r"^(?:0|-?[1-9][0-9]*)$"

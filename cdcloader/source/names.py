@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -162,3 +163,8 @@ def _position(date: str, time: str, fraction: str) -> int | None:
     except ValueError:
         return None
     return int(date + time + f"{fraction:0<4}"[:4])
+
+
+def of_kind(files: Iterable[RawFile], kind: Kind) -> list[RawFile]:
+    """The files of one kind, in their source's order."""
+    return sorted((file for file in files if file.kind is kind), key=lambda file: file.sort_key)

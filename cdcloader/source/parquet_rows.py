@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -37,23 +37,33 @@ def parquet_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Par
         return layout(pq.ParquetFile(stored), file, fmt, names)
 
 
-def read_parquet(file: FileInput, fmt: RowFormat, schema: Schema, *, chunk_bytes: int) -> Iterator[Chunk]:
-    """The file's rows, in pieces of about `chunk_bytes` of uncompressed data."""
+def read_parquet(
+    file: FileInput, fmt: RowFormat, schema: Schema, *, chunk_bytes: int, only: Collection[str] | None = None
+) -> Iterator[Chunk]:
+    """The file's rows, in pieces of about `chunk_bytes` of uncompressed data.
+
+    With `only` no more columns are decoded than these and those that decide which rows are rejects.
+    """
     names = [field.name for field in schema]
     with _opened(file) as stored:
         stream = io.BytesIO(stored.read()) if file.size <= chunk_bytes else stored
         with _readable(file):
             parquet = pq.ParquetFile(stream)
             found = layout(parquet, file, fmt, names)
-        reader = _reader(found, file, fmt, schema)
+        reader = _reader(found, file, fmt, schema, only)
         first = 1
-        for frame in _frames(parquet, stream, file, chunk_bytes):
+        for frame in _frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
 
 
 def read_parquet_together(
-    files: Sequence[FileInput], fmt: RowFormat, schema: Schema, *, chunk_bytes: int
+    files: Sequence[FileInput],
+    fmt: RowFormat,
+    schema: Schema,
+    *,
+    chunk_bytes: int,
+    only: Collection[str] | None = None,
 ) -> Iterator[Chunk]:
     """The rows of small files, in order; neighbours of one schema come as one chunk of about `chunk_bytes`."""
     names = [field.name for field in schema]
@@ -62,11 +72,11 @@ def read_parquet_together(
     for file in files:
         whole = _whole_file(file, fmt, names)
         if run and (size + whole.size > chunk_bytes or not whole.is_like(run[-1])):
-            yield from _read_run(run, fmt, schema, chunk_bytes)
+            yield from _read_run(run, fmt, schema, chunk_bytes, only)
             run, size = [], 0
         run.append(whole)
         size += whole.size
-    yield from _read_run(run, fmt, schema, chunk_bytes)
+    yield from _read_run(run, fmt, schema, chunk_bytes, only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +107,28 @@ def _whole_file(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> _Whole
     return _Whole(file, content, parquet, found, _data_bytes(parquet))
 
 
-def _read_run(run: Sequence[_Whole], fmt: RowFormat, schema: Schema, chunk_bytes: int) -> Iterator[Chunk]:
+def _read_run(
+    run: Sequence[_Whole], fmt: RowFormat, schema: Schema, chunk_bytes: int, only: Collection[str] | None
+) -> Iterator[Chunk]:
     """Files that are alike, as one chunk if all of their rows are clean."""
-    frame = _decoded_together([one.content for one in run]) if len(run) > 1 else None
+    frame = None
+    if len(run) > 1:
+        reader = _reader(run[0].found, run[0].file, fmt, schema, only)
+        frame = _decoded_together([one.content for one in run], reader.stored(run[0].parquet))
     if frame is not None:
-        reader = _reader(run[0].found, run[0].file, fmt, schema)
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
     for one in run:
-        reader, first = _reader(one.found, one.file, fmt, schema), 1
-        for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes):
+        reader, first = _reader(one.found, one.file, fmt, schema, only), 1
+        for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
 
 
-def _decoded_together(contents: list[bytes]) -> pl.DataFrame | None:
+def _decoded_together(contents: list[bytes], columns: list[str] | None) -> pl.DataFrame | None:
     """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
     try:
-        return pl.read_parquet(contents)
+        return pl.read_parquet(contents, columns=columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
 
@@ -137,40 +151,47 @@ def _readable(file: FileInput) -> Iterator[None]:
         ) from error
 
 
-def _frames(parquet: pq.ParquetFile, stream: BinaryIO, file: FileInput, chunk_bytes: int) -> Iterator[pl.DataFrame]:
-    """The file's rows with its own names and types, some row groups at a time."""
+def _frames(
+    parquet: pq.ParquetFile, stream: BinaryIO, file: FileInput, chunk_bytes: int, columns: list[str] | None
+) -> Iterator[pl.DataFrame]:
+    """The file's rows with its own names and types, some row groups at a time; all columns, or those given."""
     if isinstance(stream, io.BytesIO) and _data_bytes(parquet) <= chunk_bytes:
         if parquet.metadata.num_rows:
-            yield _whole(parquet, stream, file)
+            yield _whole(parquet, stream, file, columns)
         return
     for groups in _group_runs(parquet, chunk_bytes):
         rows = sum(parquet.metadata.row_group(group).num_rows for group in groups)
         size = sum(_group_bytes(parquet, group) for group in groups)
         if size <= chunk_bytes:
             with _readable(file):
-                table = parquet.read_row_groups(groups)
-            yield _frame(table)
+                frame = _frame(parquet.read_row_groups(groups, columns=columns))
+            yield frame
             continue
         batch_rows = max(1, rows * chunk_bytes // max(size, 1))
-        batches = parquet.iter_batches(batch_size=batch_rows, row_groups=groups)
+        batches = parquet.iter_batches(batch_size=batch_rows, row_groups=groups, columns=columns)
         while True:
             with _readable(file):
                 batch = next(batches, None)
-            if batch is None:
+                piece = None if batch is None else _frame(pa.Table.from_batches([batch]))
+            if piece is None:
                 break
-            yield _frame(pa.Table.from_batches([batch]))
+            yield piece
 
 
-def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput) -> pl.DataFrame:
+def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
     """The whole file: by Polars, and by pyarrow where Polars gives up."""
     try:
-        return pl.read_parquet(stream.getvalue())
+        return pl.read_parquet(stream.getvalue(), columns=columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         with _readable(file):
-            return _frame(parquet.read())
+            return _frame(parquet.read(columns=columns))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
+    """The rows, after a check that pyarrow leaves out and Polars relies upon: damaged text makes Polars panic."""
+    for column in table.columns:
+        if not pa.types.is_primitive(column.type):
+            column.validate(full=True)
     return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
 
 
@@ -197,7 +218,9 @@ def _group_runs(parquet: pq.ParquetFile, chunk_bytes: int) -> Iterator[list[int]
         yield run
 
 
-def _reader(found: ParquetLayout, file: FileInput, fmt: RowFormat, schema: Schema) -> _Reader:
+def _reader(
+    found: ParquetLayout, file: FileInput, fmt: RowFormat, schema: Schema, only: Collection[str] | None
+) -> _Reader:
     wanted = {field.name: field.type for field in schema}
     for name in found.columns.source:
         if name not in wanted:
@@ -209,18 +232,46 @@ def _reader(found: ParquetLayout, file: FileInput, fmt: RowFormat, schema: Schem
                 where=file.name,
                 hint="set the column's type under `columns`, or reload the table to take the new type",
             )
-    return _Reader(file, fmt, schema, found, {name: wanted[name] for name in found.columns.source})
+    types = {name: wanted[name] for name in found.columns.source}
+    if only is not None:
+        # Text that has to be parsed may turn out to be no value, and a key NULL: either makes its row a reject.
+        wide = {*only, *(fmt.primary_key or ())}
+        few = {name: want for name, want in types.items() if name in wide or found.types[name] == "string" != want}
+        fields = tuple(field for field in schema if field.name in few or field.name in wide)
+        narrow = _Reader(file, fmt, fields, found, few, whole=False)
+        # Without any column in use the number of rows would be lost.
+        if narrow.names():
+            return narrow
+    return _Reader(file, fmt, schema, found, types)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One Parquet file being read; `types` are the target types of its columns."""
+    """One Parquet file being read; `types` are the target types of its columns in use, `whole`: that is all of them."""
 
     file: FileInput
     fmt: RowFormat
     schema: Schema
     found: ParquetLayout
     types: dict[str, str]
+    whole: bool = True
+
+    def stored(self, parquet: pq.ParquetFile) -> list[str] | None:
+        """The columns in use as the file names them; None for all of them."""
+        if self.whole:
+            return None
+        used = set(self.names())
+        return [
+            own for own, name in zip(parquet.schema_arrow.names, self.found.columns.names, strict=True) if name in used
+        ]
+
+    def names(self) -> tuple[str, ...]:
+        """The columns in use, in the file's order."""
+        columns = self.found.columns
+        if self.whole:
+            return columns.names
+        used = {*self.types, columns.op, columns.time, *self.fmt.sequence_by}
+        return tuple(name for name in columns.names if name in used)
 
     def chunk(self, frame: pl.DataFrame, first: int) -> Chunk:
         """The chunk of the next rows of the file, numbered from `first`."""
@@ -252,7 +303,7 @@ class _Reader:
 
     def _typed(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, pl.Series]]:
         """The frame with the table's names, the columns in use with their types, and where values do not parse."""
-        frame = frame.rename(dict(zip(frame.columns, self.found.columns.names, strict=True)))
+        frame = frame.rename(dict(zip(frame.columns, self.names(), strict=True)))
         columns = self.found.columns
         typed: dict[str, pl.Series] = {}
         failed: dict[str, pl.Series] = {}

@@ -7,7 +7,7 @@ the reason and its text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 
 from cdcloader.changes.schema import Field, Schema, fits
@@ -49,21 +49,34 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
 
 
 def read(
-    file: FileInput, fmt: RowFormat, schema: Schema, *, inferred: frozenset[str] = frozenset(), chunk_bytes: int
+    file: FileInput,
+    fmt: RowFormat,
+    schema: Schema,
+    *,
+    inferred: frozenset[str] = frozenset(),
+    chunk_bytes: int,
+    only: Collection[str] | None = None,
 ) -> Iterator[Chunk]:
     """The rows of one file as `schema` (all of its described columns), in chunks of about `chunk_bytes`.
 
     A value that does not fit a column in `inferred` is no reject: the chunk's `misfits` names the wider type,
-    and its rows are not complete.
+    and its rows are not complete. Who needs `only` some columns gets these at least, and the same rows and rejects.
     """
     if file.size == 0:
         return iter(())
     if file.format == "csv":
         return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
-    return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes)
+    return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes, only=only)
 
 
-def read_together(files: Sequence[FileInput], fmt: RowFormat, schema: Schema, *, chunk_bytes: int) -> Iterator[Chunk]:
+def read_together(
+    files: Sequence[FileInput],
+    fmt: RowFormat,
+    schema: Schema,
+    *,
+    chunk_bytes: int,
+    only: Collection[str] | None = None,
+) -> Iterator[Chunk]:
     """The rows of small files, in order, as `read` gives them; a chunk may hold the rows of several files.
 
     A chunk with rejects is of one file.
@@ -73,7 +86,7 @@ def read_together(files: Sequence[FileInput], fmt: RowFormat, schema: Schema, *,
             for file in neighbours:
                 yield from read(file, fmt, schema, chunk_bytes=chunk_bytes)
         else:
-            yield from read_parquet_together(list(neighbours), fmt, schema, chunk_bytes=chunk_bytes)
+            yield from read_parquet_together(list(neighbours), fmt, schema, chunk_bytes=chunk_bytes, only=only)
 
 
 def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from cdcloader.changes.schema import decimal_parts, polars_type
+from cdcloader.changes.schema import polars_type
+from cdcloader.changes.type_names import decimal_parts
 
 TRUE_WORDS = ("true", "t", "1")
 FALSE_WORDS = ("false", "f", "0")

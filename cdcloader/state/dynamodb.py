@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -21,14 +23,27 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NotConnected
 
 from cdcloader.errors import CdcloaderError, ConfigError, TableError, TransientError
+from cdcloader.state.codecs import Attributes
 from cdcloader.state.record import Record, from_attributes, to_attributes
-from cdcloader.state.store import changed_attributes, changed_meanwhile, exists_already, guard_attributes
+from cdcloader.state.replicas import REPLICAS_PATH, Replicas, replicas_from_attributes, replicas_to_attributes
+from cdcloader.state.store import (
+    changed_attributes,
+    changed_meanwhile,
+    exists_already,
+    guard_attributes,
+    replicas_changed,
+)
 
+# Throttling, trouble of the service, and credentials that are renewed while we wait.
 _PASSING = {
+    "ExpiredToken",
+    "ExpiredTokenException",
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
+    "RequestExpired",
     "RequestLimitExceeded",
+    "RequestTimeTooSkewed",
     "RequestTimeout",
     "RequestTimeoutException",
     "ServiceUnavailable",
@@ -36,6 +51,8 @@ _PASSING = {
     "ThrottlingException",
     "TransactionConflictException",
 }
+# A signature that is too old, or not valid yet, says that a clock is wrong; any other wrong one, that the secret is.
+_SKEWED = re.compile(r"Signature (expired|not yet current)")
 _HINTS = {
     "AccessDeniedException": "allow dynamodb:GetItem, PutItem, UpdateItem and Scan on the table (CreateTable and "
     "DescribeTable too, or create the table yourself: hash key `path`, a string)",
@@ -45,8 +62,16 @@ _HINTS = {
 }
 _CREDENTIALS_HINT = "see to the AWS credentials and region: the standard AWS variables, profile or role"
 _HTTP_SERVER_ERROR = 500
+_WHOLE = re.compile(r"-?[0-9]{1,38}")
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A condition did not hold. After a retry, it may have met what the first try wrote and whose answer was lost."""
+
+    after_retry: bool
 
 
 class DynamoDBStore:
@@ -61,8 +86,8 @@ class DynamoDBStore:
 
     def get(self, path: str) -> Record | None:
         """The record as it is now, None when there is none."""
-        answer = self._call("get_item", path, Key=_key(path), ConsistentRead=True)
-        return from_attributes(_plain(answer["Item"])) if "Item" in answer else None
+        item = self._get(path)
+        return None if item is None else from_attributes(item)
 
     def all(self) -> list[Record]:
         """Every record, ordered by path; TableError when one of them is damaged."""
@@ -74,7 +99,9 @@ class DynamoDBStore:
             if not answer.get("LastEvaluatedKey"):
                 break
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-        return sorted((from_attributes(_plain(item)) for item in items), key=lambda record: record.path)
+        plain = [_plain(item) for item in items]
+        records = [from_attributes(item) for item in plain if item["path"] != REPLICAS_PATH]
+        return sorted(records, key=lambda record: record.path)
 
     def create(self, record: Record) -> None:
         """Store a record that does not exist yet; StateConflict when it does."""
@@ -83,7 +110,7 @@ class DynamoDBStore:
         answer = self._call(
             "put_item", record.path, Item=item, ConditionExpression=condition, ExpressionAttributeNames=names
         )
-        if answer is None:
+        if isinstance(answer, _Refused) and not (answer.after_retry and self._get(record.path) == _plain(item)):
             raise exists_already(record.path)
 
     def update(self, old: Record, new: Record) -> Record:
@@ -112,9 +139,30 @@ class DynamoDBStore:
             ExpressionAttributeValues=values,
             ReturnValues="ALL_NEW",
         )
-        if answer is None:
+        if not isinstance(answer, _Refused):
+            return from_attributes(_plain(answer["Attributes"]))
+        stands = self._get(old.path) if answer.after_retry else None
+        if stands is None or not _holds(stands, changes, new):
             raise changed_meanwhile(old.path)
-        return from_attributes(_plain(answer["Attributes"]))
+        return from_attributes(stands)
+
+    def replicas(self) -> Replicas:
+        """The item in which the replicas beat."""
+        item = self._get(REPLICAS_PATH)
+        return Replicas() if item is None else replicas_from_attributes(item)
+
+    def put_replicas(self, replicas: Replicas) -> None:
+        """Replace it, if the revision before stands there."""
+        attributes = {"path": REPLICAS_PATH, **replicas_to_attributes(replicas)}
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(#path)"}
+        condition["ExpressionAttributeNames"] = {"#path": "path"}
+        if replicas.revision > 1:
+            condition = {"ConditionExpression": "#revision = :old"}
+            condition["ExpressionAttributeNames"] = {"#revision": "Revision"}
+            condition["ExpressionAttributeValues"] = {":old": _typed(replicas.revision - 1)}
+        item = {name: _typed(value) for name, value in attributes.items()}
+        if isinstance(self._call("put_item", REPLICAS_PATH, Item=item, **condition), _Refused):
+            raise replicas_changed(replicas.revision)
 
     def probe(self) -> None:
         """Read once; a missing table is created, as the walkthrough does. ConfigError when an operator is needed."""
@@ -159,16 +207,21 @@ class DynamoDBStore:
         """Close the connections."""
         self._client.close()
 
+    def _get(self, path: str) -> dict[str, object] | None:
+        """The attributes of an item."""
+        answer = self._call("get_item", path, Key=_key(path), ConsistentRead=True)
+        return _plain(answer["Item"]) if "Item" in answer else None
+
     def _where(self, path: str) -> str:
         return f"DynamoDB table {self._table}" + (f", {path}" if path else "")
 
     def _call(self, operation: str, path: str, **arguments: Any) -> Any:
-        """The answer of one request on the table, None when its condition did not hold."""
+        """The answer of one request on the table, `_Refused` when its condition did not hold."""
         try:
             return getattr(self._client, operation)(TableName=self._table, **arguments)
         except ClientError as error:
             if _code(error) == "ConditionalCheckFailedException":
-                return None
+                return _Refused(after_retry=error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0)
             raise _named(error, self._where(path)) from error
         except BotoCoreError as error:
             raise _named(error, self._where(path)) from error
@@ -193,6 +246,14 @@ def _expression(changes: Mapping[str, str | int | None]) -> str:
     return " ".join(([f"SET {kept}"] if kept else []) + ([f"REMOVE {removed}"] if removed else []))
 
 
+def _holds(item: Mapping[str, object], changes: Attributes, new: Record) -> bool:
+    """Whether an item is as an update would leave it: what it changes, and the guards of its outcome."""
+    guards = guard_attributes(new).items()
+    return all(item.get(name) == value for name, value in changes.items()) and all(
+        item.get(name) == value or (absent_counts and item.get(name) is None) for name, (value, absent_counts) in guards
+    )
+
+
 def _key(path: str) -> dict[str, dict[str, str]]:
     return {"path": {"S": path}}
 
@@ -211,7 +272,7 @@ def _value(typed: Mapping[str, Any]) -> object:
         return typed["S"]
     if "NULL" in typed:
         return None
-    if "N" in typed and str(typed["N"]).lstrip("-").isdecimal():
+    if "N" in typed and _WHOLE.fullmatch(str(typed["N"])):
         return int(typed["N"])
     return dict(typed)
 
@@ -223,7 +284,7 @@ def _code(error: ClientError) -> str:
 def _named(error: Exception, where: str) -> CdcloaderError:
     if isinstance(error, ClientError):
         code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in _PASSING or status >= _HTTP_SERVER_ERROR:
+        if code in _PASSING or status >= _HTTP_SERVER_ERROR or _SKEWED.search(str(error)):
             return TransientError(f"DynamoDB did not serve the request: {error}", where=where)
         if code == "ValidationException" and "size" in str(error).lower():
             return TableError(

@@ -6,7 +6,14 @@ import threading
 from collections.abc import Mapping
 
 from cdcloader.state.record import Record, from_attributes, to_attributes
-from cdcloader.state.store import changed_attributes, changed_meanwhile, exists_already, guard_attributes
+from cdcloader.state.replicas import REPLICAS_PATH, Replicas, replicas_from_attributes, replicas_to_attributes
+from cdcloader.state.store import (
+    changed_attributes,
+    changed_meanwhile,
+    exists_already,
+    guard_attributes,
+    replicas_changed,
+)
 
 
 class MemoryStore:
@@ -30,7 +37,7 @@ class MemoryStore:
     def all(self) -> list[Record]:
         """Every record, ordered by path; TableError when one of them is damaged."""
         with self._lock:
-            items = [dict(self._items[path]) for path in sorted(self._items)]
+            items = [dict(self._items[path]) for path in sorted(self._items) if path != REPLICAS_PATH]
         return [from_attributes(item) for item in items]
 
     def create(self, record: Record) -> None:
@@ -55,6 +62,20 @@ class MemoryStore:
             item.update(changes)
             written = dict(item)
         return from_attributes(written)
+
+    def replicas(self) -> Replicas:
+        """The item in which the replicas beat."""
+        with self._lock:
+            item = dict(self._items.get(REPLICAS_PATH, {}))
+        return replicas_from_attributes(item) if item else Replicas()
+
+    def put_replicas(self, replicas: Replicas) -> None:
+        """Replace it, if the revision before stands there."""
+        with self._lock:
+            stands = self._items.get(REPLICAS_PATH, {}).get("Revision", 0)
+            if stands != replicas.revision - 1:
+                raise replicas_changed(replicas.revision)
+            self._items[REPLICAS_PATH] = {"path": REPLICAS_PATH, **replicas_to_attributes(replicas)}
 
     def probe(self) -> None:
         """Memory is always there."""

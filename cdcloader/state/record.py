@@ -7,24 +7,17 @@ beside them in CamelCase; an attribute that is absent or None has its default.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from cdcloader.errors import TableError
-
-Attribute = str | int | None
-Attributes = dict[str, Attribute]
+from cdcloader.state.codecs import COUNT, DATE, FLAG, KEY, LEDGER, NAMES, TEXT, TIME, Attributes, Codec, read_text
 
 NEVER = datetime(1900, 1, 1, tzinfo=UTC)
 ERROR_CHARACTERS_MAX = 2000
-LEDGER_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Phase(StrEnum):
@@ -76,6 +69,12 @@ class Record:
     last_error_file: str | None = None
     last_error_hint: str | None = None
     consecutive_failures: int = 0
+    blocked_etag: str | None = None
+    """The ETag of `last_error_file` where that is a raw file: when it is replaced, the table is tried again at once."""
+    retry_at: datetime | None = None
+    """When the table will be tried again, for people: the loader that waits counts by its own clock."""
+    skipped_files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> ETag of the files that an operator had us skip; another ETag is another file, which is applied."""
     rows_inserted: int = 0
     rows_updated: int = 0
     rows_deleted: int = 0
@@ -165,6 +164,8 @@ class Record:
             last_error_file=None,
             last_error_hint=None,
             consecutive_failures=0,
+            blocked_etag=None,
+            retry_at=None,
             updated_at=now,
         )
 
@@ -208,7 +209,7 @@ def from_attributes(attributes: Mapping[str, object]) -> Record:
             continue
         try:
             values[key] = codec.read(stored)
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise TableError(
                 f"the state record's {name} is damaged: {error}",
                 where=path,
@@ -223,167 +224,55 @@ def default_attributes(path: str) -> Attributes:
     return to_attributes(Record(path=path, last_incremental_file=first_file(path)))
 
 
-def whole_seconds(time: datetime) -> datetime:
-    """An aware time in UTC, cut to seconds as the walkthrough stores it."""
-    return time.astimezone(UTC).replace(microsecond=0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    """How one kind of value is stored; `read` raises ValueError for what `write` cannot have written."""
-
-    write: Callable[[Any], Attribute]
-    read: Callable[[object], object]
-
-
-def _read_text(stored: object) -> str:
-    if not isinstance(stored, str):
-        raise ValueError(f"{stored!r} should be text")  # noqa: TRY004
-    return stored
-
-
-def _read_count(stored: object) -> int:
-    if not isinstance(stored, int) or isinstance(stored, bool) or stored < 0:
-        raise ValueError(f"{stored!r} should be a whole number, 0 or more")
-    return stored
-
-
-def _read_flag(stored: object) -> bool:
-    text = _read_text(stored).strip().lower()
-    if text not in ("true", "false"):
-        raise ValueError(f"{stored!r} should be 'true' or 'false'")
-    return text == "true"
-
-
 def _read_phase(stored: object) -> Phase:
-    text = _read_text(stored)
+    text = read_text(stored)
     if text not in {phase.value for phase in Phase}:
         raise ValueError(f"{text!r} should be one of {', '.join(Phase)}")
     return Phase(text)
 
 
-def _write_names(names: tuple[str, ...] | None) -> str:
-    if not names:
-        return "null"
-    # A comma list, as the walkthrough has it, cannot say a name with a comma in it; JSON can.
-    plain = all(name and "," not in name and name == name.strip() for name in names)
-    text = ",".join(names)
-    return text if plain and text != "null" and not text.startswith("[") else json.dumps(names)
+_PHASE = Codec(str, _read_phase)
 
-
-def _read_names(stored: object) -> tuple[str, ...]:
-    text = _read_text(stored).strip()
-    if text in ("null", ""):
-        return ()
-    names = json.loads(text) if text.startswith("[") else [name.strip() for name in text.split(",")]
-    if not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{text!r} should be column names separated by commas")
-    return tuple(names)
-
-
-def _parsed(stored: object) -> tuple[str, datetime | None]:
-    text = _read_text(stored)
-    try:
-        return text, datetime.fromisoformat(text)
-    except ValueError:
-        return text, None
-
-
-def _write_date(time: datetime) -> str:
-    return whole_seconds(time).replace(tzinfo=None).isoformat(sep=" ")
-
-
-def _read_date(stored: object) -> datetime:
-    text, time = _parsed(stored)
-    # Conditional writes compare the text, so that another spelling of the same second would never match again.
-    if time is None or time.tzinfo is not None:
-        raise ValueError(f"{text!r} should be a UTC time as '2026-01-31 23:59:59'")
-    spelled = _write_date(time.replace(tzinfo=UTC))
-    if spelled != text:
-        raise ValueError(f"{text!r} should be written {spelled!r}")
-    return time.replace(tzinfo=UTC)
-
-
-def _write_time(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _read_time(stored: object) -> datetime:
-    text, time = _parsed(stored)
-    if time is None or time.tzinfo is None:
-        raise ValueError(f"{text!r} should be a time as '2026-01-31T23:59:59.000000+00:00'")
-    return time.astimezone(UTC)
-
-
-def _write_ledger(ledger: Mapping[str, str]) -> str:
-    text = json.dumps(dict(ledger), sort_keys=True, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def _read_ledger(stored: object) -> dict[str, str]:
-    text = _read_text(stored)
-    try:
-        inflate = zlib.decompressobj()
-        unpacked = inflate.decompress(base64.b64decode(text, validate=True), LEDGER_BYTES_MAX)
-        ledger = json.loads(unpacked) if inflate.eof else None
-    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
-        raise ValueError(f"it cannot be unpacked ({error})") from error
-    if isinstance(ledger, dict) and all(isinstance(etag, str) for etag in ledger.values()):
-        return ledger
-    raise ValueError("it does not hold file names with their ETags")
-
-
-def _unchanged(value: Attribute) -> Attribute:
-    return value
-
-
-_TEXT = _Codec(_unchanged, _read_text)
-_COUNT = _Codec(_unchanged, _read_count)
-_FLAG = _Codec(lambda flag: "true" if flag else "false", _read_flag)
-_PHASE = _Codec(str, _read_phase)
-_KEY = _Codec(_write_names, lambda stored: _read_names(stored) or None)
-_NAMES = _Codec(_write_names, _read_names)
-_DATE = _Codec(_write_date, _read_date)
-_TIME = _Codec(_write_time, _read_time)
-_LEDGER = _Codec(_write_ledger, _read_ledger)
-
-_ATTRIBUTES: dict[str, tuple[str, _Codec]] = {
-    "path": ("path", _TEXT),
-    "bucket": ("bucket", _TEXT),
-    "prefix": ("prefix", _TEXT),
-    "folder": ("folder", _TEXT),
-    "PrimaryKey": ("primary_key", _KEY),
-    "PartitionKey": ("partition_key", _NAMES),
-    "LastFullLoadDate": ("last_full_load_date", _DATE),
-    "LastIncrementalFile": ("last_incremental_file", _TEXT),
-    "ActiveFlag": ("active", _FLAG),
-    "out_path": ("out_path", _TEXT),
+_ATTRIBUTES: dict[str, tuple[str, Codec]] = {
+    "path": ("path", TEXT),
+    "bucket": ("bucket", TEXT),
+    "prefix": ("prefix", TEXT),
+    "folder": ("folder", TEXT),
+    "PrimaryKey": ("primary_key", KEY),
+    "PartitionKey": ("partition_key", NAMES),
+    "LastFullLoadDate": ("last_full_load_date", DATE),
+    "LastIncrementalFile": ("last_incremental_file", TEXT),
+    "ActiveFlag": ("active", FLAG),
+    "out_path": ("out_path", TEXT),
     "Phase": ("phase", _PHASE),
-    "Generation": ("generation", _COUNT),
-    "Floor": ("floor", _COUNT),
-    "RecordedPosition": ("recorded_position", _COUNT),
-    "RecordedFullLoadDate": ("recorded_full_load_date", _DATE),
-    "FullLoadNewest": ("full_load_newest", _TIME),
-    "FullLoadFiles": ("full_load_files", _COUNT),
-    "RecordedVersion": ("recorded_version", _COUNT),
-    "Ledger": ("ledger", _LEDGER),
-    "LedgerFrom": ("ledger_from", _COUNT),
-    "LeaseOwner": ("lease_owner", _TEXT),
-    "LeaseEpoch": ("lease_epoch", _COUNT),
-    "LeaseExpiresAt": ("lease_expires_at", _TIME),
-    "LastError": ("last_error", _TEXT),
-    "LastErrorFile": ("last_error_file", _TEXT),
-    "LastErrorHint": ("last_error_hint", _TEXT),
-    "ConsecutiveFailures": ("consecutive_failures", _COUNT),
-    "RowsInserted": ("rows_inserted", _COUNT),
-    "RowsUpdated": ("rows_updated", _COUNT),
-    "RowsDeleted": ("rows_deleted", _COUNT),
-    "RowsQuarantined": ("rows_quarantined", _COUNT),
-    "TidiedVersion": ("tidied_version", _COUNT),
-    "TidiedMode": ("tidied_mode", _TEXT),
-    "SweptAt": ("swept_at", _TIME),
-    "SweptTo": ("swept_to", _TEXT),
-    "UpdatedAt": ("updated_at", _TIME),
+    "Generation": ("generation", COUNT),
+    "Floor": ("floor", COUNT),
+    "RecordedPosition": ("recorded_position", COUNT),
+    "RecordedFullLoadDate": ("recorded_full_load_date", DATE),
+    "FullLoadNewest": ("full_load_newest", TIME),
+    "FullLoadFiles": ("full_load_files", COUNT),
+    "RecordedVersion": ("recorded_version", COUNT),
+    "Ledger": ("ledger", LEDGER),
+    "LedgerFrom": ("ledger_from", COUNT),
+    "LeaseOwner": ("lease_owner", TEXT),
+    "LeaseEpoch": ("lease_epoch", COUNT),
+    "LeaseExpiresAt": ("lease_expires_at", TIME),
+    "LastError": ("last_error", TEXT),
+    "LastErrorFile": ("last_error_file", TEXT),
+    "LastErrorHint": ("last_error_hint", TEXT),
+    "ConsecutiveFailures": ("consecutive_failures", COUNT),
+    "BlockedEtag": ("blocked_etag", TEXT),
+    "RetryAt": ("retry_at", TIME),
+    "SkippedFiles": ("skipped_files", LEDGER),
+    "RowsInserted": ("rows_inserted", COUNT),
+    "RowsUpdated": ("rows_updated", COUNT),
+    "RowsDeleted": ("rows_deleted", COUNT),
+    "RowsQuarantined": ("rows_quarantined", COUNT),
+    "TidiedVersion": ("tidied_version", COUNT),
+    "TidiedMode": ("tidied_mode", TEXT),
+    "SweptAt": ("swept_at", TIME),
+    "SweptTo": ("swept_to", TEXT),
+    "UpdatedAt": ("updated_at", TIME),
 }
 ATTRIBUTES = tuple(_ATTRIBUTES)
-COUNT_ATTRIBUTES = tuple(name for name, (_, codec) in _ATTRIBUTES.items() if codec is _COUNT)
+COUNT_ATTRIBUTES = tuple(name for name, (_, codec) in _ATTRIBUTES.items() if codec is COUNT)

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from cdcloader.errors import CdcloaderError, ConfigError, TransientError
 from cdcloader.state.record import ATTRIBUTES, COUNT_ATTRIBUTES, Record, from_attributes, to_attributes
-from cdcloader.state.store import changed_attributes, changed_meanwhile, exists_already, guard_attributes
+from cdcloader.state.replicas import REPLICAS_PATH, Replicas, replicas_from_attributes, replicas_to_attributes
+from cdcloader.state.store import (
+    changed_attributes,
+    changed_meanwhile,
+    exists_already,
+    guard_attributes,
+    replicas_changed,
+)
 
 TABLE = "tables"
+REPLICAS_TABLE = "replicas"
 BUSY_TIMEOUT_SECONDS = 10.0
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT")
 
@@ -20,8 +28,9 @@ _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLI
 class SQLiteStore:
     """A `StateStore` in the table `tables` of one file: a row per table, a column per attribute.
 
-    The file and its folder are created when first used. One connection serves all threads in turn; other processes
-    are kept apart by SQLite itself (write-ahead log, busy timeout, BEGIN IMMEDIATE).
+    The replicas' item is the one row of the table `replicas`. The file and its folder are created when first used.
+    One connection serves all threads in turn; other processes are kept apart by SQLite itself (write-ahead log, busy
+    timeout, BEGIN IMMEDIATE).
     """
 
     def __init__(self, path: str | Path, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
@@ -68,6 +77,24 @@ class SQLiteStore:
                 raise changed_meanwhile(old.path)
             row = _select(connection, old.path)
         return new if row is None else from_attributes(row)
+
+    def replicas(self) -> Replicas:
+        """The item in which the replicas beat."""
+        with self._connection() as connection:
+            row = connection.execute(f'SELECT * FROM "{REPLICAS_TABLE}" WHERE "path" = ?', (REPLICAS_PATH,)).fetchone()
+        return Replicas() if row is None else replicas_from_attributes(dict(row))
+
+    def put_replicas(self, replicas: Replicas) -> None:
+        """Replace it, if the revision before stands there."""
+        values = {"path": REPLICAS_PATH, **replicas_to_attributes(replicas), "old": replicas.revision - 1}
+        if replicas.revision == 1:
+            statement = f'INSERT INTO "{REPLICAS_TABLE}" VALUES (:path, :Revision, :Beats) ON CONFLICT DO NOTHING'
+        else:
+            change = '"Revision" = :Revision, "Beats" = :Beats'
+            statement = f'UPDATE "{REPLICAS_TABLE}" SET {change} WHERE "path" = :path AND "Revision" = :old'
+        with self._transaction() as connection:
+            if connection.execute(statement, values).rowcount == 0:
+                raise replicas_changed(replicas.revision)
 
     def probe(self) -> None:
         """Open the file (creating it) and take the write lock once; ConfigError when that cannot be."""
@@ -127,7 +154,9 @@ class SQLiteStore:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Create the table, or add the columns that a file written by an older version lacks."""
+    """Create the tables, or add the columns that a file written by an older version lacks."""
+    columns = '"path" TEXT PRIMARY KEY NOT NULL, "Revision" INTEGER, "Beats" TEXT'
+    connection.execute(f'CREATE TABLE IF NOT EXISTS "{REPLICAS_TABLE}" ({columns})')
     connection.execute(f'CREATE TABLE IF NOT EXISTS "{TABLE}" ("path" TEXT PRIMARY KEY NOT NULL)')
     present = {row["name"].lower() for row in connection.execute(f'PRAGMA table_info("{TABLE}")')}
     for name in ATTRIBUTES:

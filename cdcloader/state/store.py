@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from cdcloader.errors import StateConflict
-from cdcloader.state.record import Attributes, Record, default_attributes, to_attributes
+from cdcloader.state.codecs import Attributes
+from cdcloader.state.record import Record, default_attributes, to_attributes
+from cdcloader.state.replicas import REPLICAS_PATH, Replicas
 
 GUARDS = ("LeaseEpoch", "Generation", "LastIncrementalFile", "LastFullLoadDate", "RecordedPosition")
 """An update holds only while these still are in the store what they were when the record was read."""
@@ -36,6 +38,14 @@ class StateStore(Protocol):
         StateConflict when they are not, or when the record is gone. What does not differ is left alone, so that an
         operator's edit of it stays. The record as it then stands in the store is returned.
         """
+        ...
+
+    def replicas(self) -> Replicas:
+        """The item in which the replicas beat, as it is now; TableError when it is damaged. It is no record."""
+        ...
+
+    def put_replicas(self, replicas: Replicas) -> None:
+        """Replace that item, provided that what stands there is of the revision before; StateConflict else."""
         ...
 
     def probe(self) -> None:
@@ -75,3 +85,8 @@ def exists_already(path: str) -> StateConflict:
 def changed_meanwhile(path: str) -> StateConflict:
     """What `update` raises."""
     return StateConflict("the state record was changed by someone else, or is gone", where=path, hint="read it again")
+
+
+def replicas_changed(revision: int) -> StateConflict:
+    """What `put_replicas` raises."""
+    return StateConflict(f"another replica wrote revision {revision}", where=REPLICAS_PATH, hint="read it again")

@@ -65,7 +65,7 @@ def make_app(metrics: Metrics, status: Callable[[], list[dict[str, Any]]], live:
     def show_ready(_request: Request) -> Response:
         return _verdict(*ready())
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", show_index, methods=["GET"]),
             Route("/metrics", show_metrics, methods=["GET"]),
@@ -76,6 +76,9 @@ def make_app(metrics: Metrics, status: Callable[[], list[dict[str, Any]]], live:
         middleware=[Middleware(_SecurityHeaders)],
         exception_handlers={Exception: _say_broken},
     )
+    # A redirect would repeat the Host header of the request, which anybody may forge.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _verdict(good: bool, reason: str) -> Response:  # noqa: FBT001

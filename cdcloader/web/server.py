@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import threading
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from cdcloader.errors import ConfigError
 
@@ -17,6 +19,10 @@ _HINTS = {
     errno.EADDRNOTAVAIL: "set http.host to an address of this machine, or to 0.0.0.0 for all",
 }
 _STOP_SECONDS = 5
+# A scraper, an orchestrator and a few people; more are refused with 503, and nobody takes the process's open files.
+_CONNECTIONS_MAX = 256
+_HEADER_BYTES_MAX = 16 << 10
+_IDLE_SECONDS = 10
 
 
 class WebServer:
@@ -28,12 +34,15 @@ class WebServer:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,  # Our own logging renders what uvicorn says.
             access_log=False,
             server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS_MAX,
+            h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -59,6 +68,24 @@ class WebServer:
     def _serve(self) -> None:
         if self._socket is not None:
             self._server.run(sockets=[self._socket])
+
+
+class _Connection(H11Protocol):
+    """Is closed when no whole request comes for a while: uvicorn alone would wait for the rest of one for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_IDLE_SECONDS, self._close_if_idle, None)
+
+    def _close_if_idle(self, last: RequestResponseCycle | None) -> None:
+        """Close it where no request is in hand and none has come since `last`; else look again later."""
+        if self.transport.is_closing():
+            return
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self.cycle is last:
+            self.transport.close()
+        else:
+            self.loop.call_later(_IDLE_SECONDS, self._close_if_idle, self.cycle)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,6 +16,8 @@ from tests.bench.results import Result, Scale
 
 _ENDS = 50
 _SCANS = 5
+# 256 is the least budget that the config takes without a warning.
+_TIGHT_BUDGETS_MB = (512, 256)
 _BACKLOG_REACH = {"parquet": 300_000, "csv": 120_000}
 
 
@@ -109,7 +111,7 @@ def _backlog_line(kind: str, rows: int, samples: list[Sample], commits: int) -> 
 
 
 def memory(bench: Bench) -> list[Result]:
-    """The highest memory of a batch on 10M and on 100M rows, and of one file of 20M changes."""
+    """The highest memory of a batch on 10M and on 100M rows, of one file of 20M changes, and of backlogs in little."""
     scale = bench.scale
     sizes = {scale.table_rows: scale.table_files, scale.large_rows: scale.large_files}
     whole = {rows: _one_batch(bench, rows, files, upkeep=True) for rows, files in sizes.items()}
@@ -119,7 +121,8 @@ def memory(bench: Bench) -> list[Result]:
     for _ in range(scale.runs):
         for rows, files in sizes.items():
             alone[rows].append(_one_batch(bench, rows, files, upkeep=False))
-    return [*bounds, _growth(alone[scale.table_rows], alone[scale.large_rows], scale), _huge(bench)]
+    growth = _growth(alone[scale.table_rows], alone[scale.large_rows], scale)
+    return [*bounds, growth, _huge(bench), *(_tight(bench, budget_mb) for budget_mb in _TIGHT_BUDGETS_MB)]
 
 
 def _one_batch(bench: Bench, rows: int, files: int, *, upkeep: bool) -> Sample:
@@ -168,6 +171,20 @@ def _huge(bench: Bench) -> Result:
         raise Wrong(f"one file became {commits} commits")
     rate = scale.huge_rows / (sample.commit_seconds or sample.seconds)
     return _within(f"memory_file_{thousands(scale.huge_rows)}", sample, scale.huge_budget_mb, f"{rate:,.0f} rows/s")
+
+
+def _tight(bench: Bench, budget_mb: int) -> Result:
+    """A backlog of Parquet files, many times what so small a budget holds."""
+    scale = bench.scale
+    table = tables.base(bench.cache, scale.table_rows, scale.table_files)
+    folder = tables.backlog(bench.cache, scale.table_rows, scale.backlog_rows, scale.backlog_files)
+    wanted = tables.expected(folder, table, (folder / "parquet" / TABLE).iterdir())
+    run = bench.copy(table)
+    config = write_config(run, raw=folder / "parquet", memory_budget_mb=budget_mb)
+    sample = measure("loader", watch=True, config=config, table=str(table_of(run)))
+    prove(f"cdcloader after a backlog in {budget_mb} MB", wanted, table=table_of(run))
+    rate = scale.backlog_rows / (sample.commit_seconds or sample.seconds)
+    return _within(f"memory_backlog_{budget_mb}", sample, budget_mb, f"{rate:,.0f} rows/s")
 
 
 def _commits_of_batches(table: Path) -> int:

@@ -24,6 +24,11 @@ def run_loader(config: str, table: str | None = None) -> Work:
     """
     import typer
 
+    from cdcloader.cli.app import read_config
+
+    # As the command does it: what a config says of memory is heard before Polars is imported.
+    read_config(Path(config))
+
     import cdcloader.turns
     import cdcloader.wiring  # noqa: F401
     from cdcloader.cli import app

@@ -24,6 +24,8 @@ from moto.server import ThreadedMotoServer
 
 from cdcloader.errors import ConfigError, TableError, TransientError
 from cdcloader.objects import ObjectExists, ObjectMissing, Objects
+from tests.services.proxy import ERROR, FAILED, LOST, RESET, SLOW_DOWN, UNCONDITIONAL, FaultProxy, Rule
+from tests.services.servers import running
 
 BUCKET = "raw-data"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "eu-west-1"}
@@ -36,6 +38,13 @@ def moto_url():
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3_url(request):
+    """Ceph where it runs, else moto."""
+    servers = running()
+    return servers.ceph.url if servers else request.getfixturevalue("moto_url")
 
 
 @pytest.fixture
@@ -52,9 +61,9 @@ def aws(monkeypatch):
 
 
 @pytest.fixture
-def bucket(moto_url, aws):
+def bucket(s3_url, aws):
     """An empty bucket, and the boto3 resource that sees what is really in it."""
-    aws.setenv("AWS_ENDPOINT_URL", moto_url)
+    aws.setenv("AWS_ENDPOINT_URL", s3_url)
     place = boto3.resource("s3", region_name="eu-west-1").Bucket(BUCKET)
     place.create(CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield place
@@ -153,7 +162,7 @@ def test_listing_starts_after_a_key(objects):
 
 def test_pages_are_the_listing_in_pieces(objects, monkeypatch):
     """Page after page gives what one listing gives, from any key on, and objects may be deleted meanwhile."""
-    monkeypatch.setattr("cdcloader.objects._PAGE_OBJECTS", 3)
+    monkeypatch.setattr("cdcloader.objects.store._PAGE_OBJECTS", 3)
     for number in range(10):
         objects.write(f"t/p={number % 3}/{number}.bin", b"x" * number)
     listed = objects.list("t")
@@ -437,6 +446,7 @@ def test_s3_key_that_cannot_be_read_is_named(bucket, s3):
     assert keys(s3.list("good")) == ["good/x.csv"]
 
 
+@pytest.mark.moto
 def test_s3_lists_page_by_page_with_no_request_too_many(s3, monkeypatch, caplog):
     """A listing takes one request per page, and start_after is left to S3."""
     for number in range(25):
@@ -453,16 +463,16 @@ def test_s3_lists_page_by_page_with_no_request_too_many(s3, monkeypatch, caplog)
     assert requests_of("t/019") == ([f"t/{number:03}" for number in range(20, 25)], 1)
 
 
-def test_s3_endpoint_of_the_service_wins(bucket, aws, moto_url):
+def test_s3_endpoint_of_the_service_wins(bucket, aws, s3_url):
     """AWS_ENDPOINT_URL_S3 goes before AWS_ENDPOINT_URL."""
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    aws.setenv("AWS_ENDPOINT_URL_S3", moto_url)
+    aws.setenv("AWS_ENDPOINT_URL_S3", s3_url)
     assert Objects.open(f"s3://{BUCKET}").list() == []
 
 
-def test_s3_missing_bucket_is_named(aws, moto_url):
+def test_s3_missing_bucket_is_named(aws, s3_url):
     """Whatever is asked of a bucket that does not exist, the error says so, with the URL."""
-    aws.setenv("AWS_ENDPOINT_URL", moto_url)
+    aws.setenv("AWS_ENDPOINT_URL", s3_url)
     objects = Objects.open("s3://no-such-bucket/raw")
     calls = (
         lambda: objects.list("t"),
@@ -537,13 +547,130 @@ def test_s3_denied_access_names_the_permission(answering):
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(500, "InternalError"), (503, "SlowDown"), (429, "TooMany"), (400, "RequestTimeout"), (400, "ExpiredToken")],
+    [
+        (500, "InternalError"),
+        (503, "SlowDown"),
+        (429, "TooMany"),
+        (400, "RequestTimeout"),
+        (400, "ExpiredToken"),
+        (403, "ExpiredToken"),
+        (403, "RequestTimeTooSkewed"),
+        (400, "RequestExpired"),
+    ],
 )
 def test_s3_trouble_that_passes_is_transient(answering, status, code):
     """Server errors, throttling and expired tokens are tried again later."""
     objects = answering(status, code)
-    with pytest.raises(TransientError, match=f"{code}: no luck"):
+    with pytest.raises(TransientError, match=rf"{code} \(no luck\)"):
         objects.list("t")
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+def test_s3_conditional_write_that_met_another_is_transient(answering, code):
+    """A 409 does not say that the object exists: it is tried again, and the next answer will say."""
+    objects = answering(409, code)
+    with pytest.raises(TransientError, match=code):
+        objects.create("t", b"")
+
+
+def test_s3_head_says_why_it_failed(answering):
+    """The answer to a HEAD has no body: an expired token is found out all the same, and tried again later."""
+    with pytest.raises(TransientError, match="ExpiredToken"):
+        answering(400, "ExpiredToken").open_reader("t")
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_s3_wrong_credentials_are_no_missing_permission(answering, code):
+    """Keys that are not known are the operator's to see to: the hint names the credentials, not a permission."""
+    with pytest.raises(TableError, match="credentials are refused") as raised:
+        answering(403, code).read("t")
+    assert "standard AWS variables" in raised.value.hint
+
+
+# Servers that check signatures refuse a request that a proxy changed.
+@pytest.fixture
+def unconditional(bucket, moto_url, aws):
+    """S3 behind a proxy that takes the condition out of every write, so that nothing is refused."""
+    with FaultProxy("127.0.0.1", int(moto_url.rpartition(":")[2])) as proxy:
+        proxy.rules(Rule(UNCONDITIONAL))
+        aws.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+@pytest.mark.moto
+def test_s3_that_ignores_conditions_is_refused(bucket, unconditional):
+    """A server that creates an object twice is found out before the first creation, and named with a remedy."""
+    objects = Objects.open(f"s3://{BUCKET}/lake")
+    for call in (objects.prove_create, lambda: objects.create("t/_delta_log/0.json", b"")):
+        with pytest.raises(ConfigError, match="If-None-Match") as raised:
+            call()
+        assert unconditional.url in raised.value.where
+        assert "AWS S3" in raised.value.hint
+    assert [*bucket.objects.all()] == []
+
+
+def test_s3_that_refuses_conditions_is_refused(answering):
+    """The same for a server that does not know conditional writes and says so."""
+    with pytest.raises(ConfigError, match="NotImplemented"):
+        answering(501, "NotImplemented").prove_create()
+
+
+def test_s3_is_proven_once(bucket, s3, monkeypatch, proxied):
+    """The proof takes three requests, once, and leaves nothing; where deleting is forbidden it leaves its object."""
+    objects = Objects.open(f"s3://{BUCKET}/lake")
+    objects.prove_create()
+    assert [request.method for request in proxied.seen] == ["PUT", "PUT", "POST"]
+    objects.create("x", b"1")
+    assert [request.path for request in proxied.seen][3:] == [f"/{BUCKET}/lake/x"]
+    assert [found.key for found in bucket.objects.all()] == ["lake/x"]
+    another = Objects.open(f"s3://{BUCKET}/lake")
+    monkeypatch.setattr(another, "delete", forbidden)
+    another.prove_create()
+    assert [found.key.split("-")[0] for found in bucket.objects.all()] == ["lake/_cdcloader/probe", "lake/x"]
+
+
+def forbidden(keys):
+    raise TableError("access denied")
+
+
+@pytest.fixture
+def proxied(bucket, s3_url, aws):
+    with FaultProxy("127.0.0.1", int(s3_url.rpartition(":")[2])) as proxy:
+        aws.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+@pytest.mark.parametrize("size", [0, 6 << 20, 20 << 20])
+def test_s3_creates_in_one_request(bucket, proxied, size):
+    """An object of any size is created by one conditional PUT: an upload in parts has no condition on some servers."""
+    objects = Objects.open(f"s3://{BUCKET}/lake")
+    objects.prove_create()
+    proxied.seen.clear()
+    objects.create("x", bytes(size))
+    assert [(request.method, request.headers["if-none-match"]) for request in proxied.seen] == [("PUT", "*")]
+    with pytest.raises(ObjectExists):
+        objects.create("x", bytes(size))
+
+
+@pytest.mark.parametrize("kind", [RESET, LOST])
+def test_s3_create_whose_answer_was_lost(bucket, proxied, kind):
+    """A broken connection is passing trouble of unknown outcome: never a success, never somebody else's object."""
+    objects = Objects.open(f"s3://{BUCKET}/lake")
+    objects.prove_create()
+    proxied.rules(Rule(kind, count=1))
+    with pytest.raises(TransientError):
+        objects.create("x", b"1")
+    assert len([*bucket.objects.all()]) == (kind == LOST)
+
+
+@pytest.mark.parametrize("kind", [RESET, LOST, ERROR, SLOW_DOWN, FAILED])
+def test_s3_passing_trouble_is_tried_again_inside_a_call(s3, proxied, kind):
+    """One broken or refused request of a read, a listing or a write is made good without the caller's knowledge."""
+    objects = Objects.open(s3.location)
+    for call in (lambda: objects.write("t/x", b"1"), lambda: objects.read("t/x"), lambda: objects.list("t")):
+        proxied.rules(Rule(kind, count=1))
+        call()
+    assert proxied.injected == {kind: 3}
 
 
 @pytest.mark.parametrize(("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")])
@@ -573,6 +700,20 @@ def test_s3_object_replaced_while_read_is_transient(s3):
     s3.write("x", b"b" * 100)
     with pytest.raises(TransientError, match="replaced"):
         reader.read()
+
+
+def test_an_object_replaced_after_it_was_listed_is_transient(objects):
+    """A reader that names the listed ETag reads that version or none, whole or as a stream."""
+    objects.write("x", b"a" * 100)
+    (listed,) = objects.list()
+    assert objects.read("x", etag=listed.etag) == b"a" * 100
+    with objects.open_reader("x", etag=listed.etag) as reader:
+        assert reader.read() == b"a" * 100
+    objects.write("x", b"b" * 100)
+    for read in (objects.read, objects.open_reader):
+        with pytest.raises(TransientError, match="replaced after it was listed"):
+            read("x", etag=listed.etag)
+    assert objects.read("x") == b"b" * 100
 
 
 def test_s3_session_token_and_region_reach_the_scan(aws):

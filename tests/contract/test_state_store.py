@@ -26,8 +26,10 @@ from cdcloader.errors import CdcloaderError, ConfigError, StateConflict, TableEr
 from cdcloader.state.dynamodb import DynamoDBStore
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import Phase, Record, new_record
+from cdcloader.state.replicas import REPLICAS_PATH, Beat, Replicas
 from cdcloader.state.sqlite import SQLiteStore
 from cdcloader.state.store import StateStore
+from tests.services.servers import running
 
 PATH = "bucket/raw/sales/orders/"
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -49,13 +51,18 @@ class Held:
 
     store: StateStore
     put: Callable[[str, Mapping[str, Any]], None]
+    put_replicas: Callable[[Mapping[str, Any]], None]
     raw: Callable[[str], Mapping[str, Any]]
     another: Callable[[], StateStore]
 
 
 def memory(folder: Path, endpoint: str) -> Held:
     store = MemoryStore()
-    return Held(store, store.put_item, lambda path: store._items[path], lambda: store)
+
+    def put_replicas(attributes: Mapping[str, Any]) -> None:
+        store.put_item(REPLICAS_PATH, attributes)
+
+    return Held(store, store.put_item, put_replicas, lambda path: store._items[path], lambda: store)
 
 
 def sqlite(folder: Path, endpoint: str) -> Held:
@@ -77,7 +84,13 @@ def sqlite(folder: Path, endpoint: str) -> Held:
         connection.close()
         return {name: value for name, value in row.items() if value is not None}
 
-    return Held(store, put, raw, lambda: SQLiteStore(file))
+    def put_replicas(attributes: Mapping[str, Any]) -> None:
+        with sqlite3.connect(file) as connection:
+            for name, value in attributes.items():
+                connection.execute(f'UPDATE replicas SET "{name}" = ?', (value,))
+        connection.close()
+
+    return Held(store, put, put_replicas, raw, lambda: SQLiteStore(file))
 
 
 def client_of(endpoint: str, **settings: Any) -> Any:
@@ -110,11 +123,18 @@ def dynamodb(folder: Path, endpoint: str) -> Held:
         item = client.get_item(TableName=table, Key={"path": {"S": path}})["Item"]
         return {name: next(iter(value.values())) for name, value in item.items()}
 
-    return Held(store, put, raw, lambda: DynamoDBStore(table, client_of(endpoint)))
+    def put_replicas(attributes: Mapping[str, Any]) -> None:
+        put(REPLICAS_PATH, attributes)
+
+    return Held(store, put, put_replicas, raw, lambda: DynamoDBStore(table, client_of(endpoint)))
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
+    """dynalite where it runs, else moto."""
+    if servers := running():
+        yield servers.dynalite.url
+        return
     # DynamoDB checks a condition and writes the item in one step; moto does so in two, between which its other
     # threads may write. The lock gives back what DynamoDB promises, and leaves the race itself to the store.
     lock = threading.Lock()
@@ -178,6 +198,9 @@ def full() -> Record:
         last_error_file="file.csv",
         last_error_hint="",
         consecutive_failures=2,
+        blocked_etag='"etag-2"',
+        retry_at=NOW + timedelta(seconds=9),
+        skipped_files={"20260301-101112132.csv.gz": '"etag-3"'},
         rows_inserted=2**62,
         rows_updated=2,
         rows_deleted=3,
@@ -403,6 +426,53 @@ def test_a_big_ledger_is_kept(held: Held) -> None:
     assert held.store.get(PATH) == new
 
 
+TWO = {"host-1:7:aa": Beat(3, "g"), "hôst-2:8:bb": Beat(1, "h")}
+
+
+def test_the_replicas_are_kept_revision_by_revision(held: Held) -> None:
+    """Nothing is there at first; what is put is read back, by another store too; an old revision is refused."""
+    assert held.store.replicas() == Replicas(0, {})
+    first = Replicas().after(TWO)
+    held.store.put_replicas(first)
+    assert held.store.replicas() == held.another().replicas() == Replicas(1, TWO)
+    second = first.after({})
+    held.store.put_replicas(second)
+    for old in (first, second, Replicas(4, {})):
+        with pytest.raises(StateConflict):
+            held.store.put_replicas(old)
+    assert held.store.replicas() == Replicas(2, {})
+
+
+def test_the_replicas_are_no_record(held: Held) -> None:
+    """Whoever reads all records does not meet the item, however long they have shared the place."""
+    held.store.put_replicas(Replicas().after(TWO))
+    held.store.create(fresh())
+    held.store.probe()
+    assert held.store.all() == [fresh()]
+    assert held.store.replicas().beats == TWO
+
+
+def test_of_racing_replicas_one_wins(held: Held) -> None:
+    """Eight beat at once, again and again: of each revision there is one."""
+    for revision in range(1, 4):
+        seen = held.store.replicas()
+        mine = [seen.after({f"r{number}": Beat(revision, "g")}) for number in range(8)]
+        (winner,) = race(held, lambda number, mine=mine: held.store.put_replicas(mine[number]))
+        assert held.store.replicas() == mine[winner]
+
+
+@pytest.mark.parametrize(("name", "value"), [("Revision", "x"), ("Beats", "{"), ("Beats", "[1]"), ("Beats", 7)])
+def test_a_damaged_replicas_item_is_refused_by_name(held: Held, name: str, value: Any) -> None:
+    """It is told which attribute is damaged; records are read all the same."""
+    held.store.create(fresh())
+    held.store.put_replicas(Replicas().after(TWO))
+    held.put_replicas({name: value})
+    with pytest.raises(TableError, match=f"{name} is damaged") as caught:
+        held.store.replicas()
+    assert caught.value.where == REPLICAS_PATH
+    assert held.store.all() == [fresh()]
+
+
 # SQLite alone
 
 
@@ -551,7 +621,7 @@ def refusal(code: str, status: int = 400, message: str = "no") -> ClientError:
         (ReadTimeoutError(endpoint_url="http://x"), TransientError, ""),
         (refusal("AccessDeniedException"), ConfigError, "allow dynamodb:GetItem"),
         (refusal("UnrecognizedClientException"), ConfigError, "AWS credentials"),
-        (refusal("ExpiredTokenException"), ConfigError, "AWS credentials"),
+        (refusal("ExpiredTokenException"), TransientError, ""),
         (NoCredentialsError(), ConfigError, "AWS credentials"),
         (
             refusal("ValidationException", 400, "Item size has exceeded the maximum allowed size"),
@@ -577,6 +647,86 @@ def test_dynamodb_errors_say_who_must_act(error: Exception, kind: type[Cdcloader
         assert hint in caught.value.hint
         assert "DynamoDB table t" in caught.value.where
         assert caught.value.__cause__ is error
+
+
+class AnswerLost:
+    """Lets the next request of an operation take effect and loses its answer, so that the client asks again."""
+
+    def __init__(self, client: Any, operation: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.left, self.asked, self._meanwhile = 1, 0, meanwhile
+        client.meta.events.register(f"needs-retry.dynamodb.{operation}", self.lose, unique_id="lost")
+        client.meta.events.register(f"before-send.dynamodb.{operation}", self.ask)
+
+    def ask(self, **_: Any) -> None:
+        self.asked += 1
+
+    def lose(self, response: Any, caught_exception: Any, **_: Any) -> float | None:
+        if self.left and response is not None:
+            self.left -= 1
+            self._meanwhile()
+            return 0.001  # Seconds until the client's own retry.
+        return None
+
+
+def retrying(endpoint: str, table: str) -> tuple[DynamoDBStore, Any]:
+    client = client_of(endpoint)
+    store = DynamoDBStore(table, client)
+    store.probe()
+    return store, client
+
+
+def test_dynamodb_reads_whether_a_retried_update_was_its_own(endpoint: str) -> None:
+    """The client asks again because the answer was lost, and is refused by its own write: that is no conflict."""
+    store, client = retrying(endpoint, "lost-update")
+    store.create(fresh())
+    lost = AnswerLost(client, "UpdateItem")
+    leased = store.update(fresh(), fresh().leased("me", NOW))
+    assert (lost.asked, leased) == (2, fresh().leased("me", NOW))
+    lost.left = 1
+    moved = dataclasses.replace(leased, recorded_position=7, last_incremental_file="x", last_error=None)
+    assert store.update(leased, moved) == moved == store.get(PATH)
+
+
+def test_dynamodb_leaves_a_retried_update_that_was_overtaken(endpoint: str) -> None:
+    """Its own write took effect, but another came before the retry: a conflict, so that the caller reads again."""
+    store, client = retrying(endpoint, "overtaken")
+    store.create(fresh())
+    other = DynamoDBStore("overtaken", client_of(endpoint))
+
+    def overtake() -> None:
+        record = other.get(PATH)
+        assert record is not None
+        other.update(record, record.leased("other", NOW))
+
+    AnswerLost(client, "UpdateItem", overtake)
+    with pytest.raises(StateConflict):
+        store.update(fresh(), fresh().leased("me", NOW))
+    record = store.get(PATH)
+    assert record is not None
+    assert (record.lease_owner, record.lease_epoch) == ("other", 2)
+
+
+def test_dynamodb_reads_whether_a_retried_creation_was_its_own(endpoint: str) -> None:
+    """A record that the lost first try made is ours; one that another made meanwhile is not."""
+    store, client = retrying(endpoint, "lost-create")
+    lost = AnswerLost(client, "PutItem")
+    store.create(full())
+    assert (lost.asked, store.get(PATH)) == (2, full())
+    lost.left = 1
+    with pytest.raises(StateConflict):
+        store.create(fresh())
+    assert store.get(PATH) == full()
+
+
+def test_dynamodb_beats_again_after_a_lost_answer(endpoint: str) -> None:
+    """A beat that was written and not answered counts as another's: reading again shows what stands."""
+    store, client = retrying(endpoint, "lost-beat")
+    AnswerLost(client, "PutItem")
+    first = Replicas().after(TWO)
+    with pytest.raises(StateConflict):
+        store.put_replicas(first)
+    assert store.replicas() == first
+    store.put_replicas(first.after({}))
 
 
 def test_dynamodb_uses_the_standard_variables(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

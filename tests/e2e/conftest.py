@@ -1,4 +1,7 @@
-"""The command as a subprocess: real files in, real readers out, in a folder or on S3 and DynamoDB (moto)."""
+"""The command as a subprocess: real files in, real readers out, in a folder or on S3 and DynamoDB.
+
+S3 and DynamoDB are moto, or Ceph and dynalite where `python -m tests.services` (`make test-services`) runs the tests.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -39,6 +43,8 @@ import cdcloader
 from cdcloader.demo.dms_writer import Change, DmsSettings, cdc_name, load_name, render_cdc, render_load, write_file
 from cdcloader.demo.proof import compare
 from cdcloader.demo.sampledb import SCHEMA, TABLES, SampleDatabase
+from tests.services.proxy import FaultProxy
+from tests.services.servers import Servers, running
 
 REGION = "eu-west-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
@@ -65,7 +71,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 40) -> 
 
 @dataclass(frozen=True)
 class Request:
-    """One request that moto was sent; `operation` is DynamoDB's."""
+    """One request that the servers were sent; `operation` is DynamoDB's."""
 
     method: str
     path: str
@@ -79,7 +85,7 @@ class Request:
 
 @dataclass
 class Aws:
-    """S3 and DynamoDB behind a door that notes every request, and that can be held shut."""
+    """S3 and DynamoDB at one address, behind a door that notes every request, and that can be held shut."""
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -89,7 +95,7 @@ class Aws:
     _opened: threading.Event = field(default_factory=threading.Event)
 
     def client(self, service: str) -> Any:
-        """A client of moto; one per service, because making one takes longer than most calls."""
+        """A client; one per service, because making one takes longer than most calls."""
         if service not in self._clients:
             self._clients[service] = boto3.client(
                 service,
@@ -120,19 +126,46 @@ class Aws:
                 environ.get("QUERY_STRING", ""),
                 environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2],
             )
-            self.requests.append(request)
-            held = self._held
-            if held is not None and held(request):
-                self._reached.set()
-                self._opened.wait(60)
+            self.passes(request)
             return app(environ, start_response)
 
         return answer
 
+    def passes(self, request: Request) -> None:
+        """Note a request, and let it through as soon as it may."""
+        self.requests.append(request)
+        held = self._held
+        if held is not None and held(request):
+            self._reached.set()
+            self._opened.wait(60)
+
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[Aws]:
-    """moto; the session fails unless it refuses to create an object twice, which every commit rests on."""
+    """The session fails unless the server refuses to create an object twice, which every commit rests on."""
+    servers = running()
+    with _real(servers) if servers else _moto() as aws:
+        s3, bucket = aws.client("s3"), f"proof-{secrets.token_hex(4)}"
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(Bucket=bucket, Key="once", Body=b"1", IfNoneMatch="*")
+        with pytest.raises(ClientError) as refused:
+            s3.put_object(Bucket=bucket, Key="once", Body=b"2", IfNoneMatch="*")
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+        yield aws
+
+
+@contextmanager
+def _real(servers: Servers) -> Iterator[Aws]:
+    """Ceph and dynalite; a proxy gives them the one address and the door."""
+    aws = Aws()
+    with FaultProxy("127.0.0.1", servers.ceph.port, dynamodb=("127.0.0.1", servers.dynalite.port)) as proxy:
+        aws.url = proxy.url
+        proxy.on_request = lambda sent: aws.passes(Request(sent.method, sent.path, sent.query, sent.operation))
+        yield aws
+
+
+@contextmanager
+def _moto() -> Iterator[Aws]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     aws = Aws()
     app = aws.door(DomainDispatcherApplication(create_backend_app))
@@ -140,12 +173,6 @@ def aws() -> Iterator[Aws]:
     aws.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    s3 = aws.client("s3")
-    s3.create_bucket(Bucket="proof", CreateBucketConfiguration={"LocationConstraint": REGION})
-    s3.put_object(Bucket="proof", Key="once", Body=b"1", IfNoneMatch="*")
-    with pytest.raises(ClientError) as refused:
-        s3.put_object(Bucket="proof", Key="once", Body=b"2", IfNoneMatch="*")
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
     yield aws
     server.shutdown()
     thread.join()
@@ -283,7 +310,8 @@ class Site:
         self.aws = aws
         self.cli = Cli(folder, aws)
         self.config = folder / "cdcloader.yaml"
-        self.name = f"site-{next(_numbers)}"
+        # Servers that keep their data see more than one session.
+        self.name = f"site-{next(_numbers)}-{secrets.token_hex(3)}"
         self.options: dict[str, str] | None = None
         if aws is None:
             self.raw, self.lake = str(folder / "raw"), str(folder / "lake")
@@ -315,6 +343,11 @@ class Site:
             write_file(Path(self.raw) / folder, name, content)
         else:
             self.aws.client("s3").put_object(Bucket=self.name, Key=f"data/raw/{key}", Body=content)
+
+    def of_the_probe(self, request: Request) -> bool:
+        """Whether a request is one of the three that show at the start that an object is created only once."""
+        deletes = request.method == "POST" and request.query.removesuffix("=") == "delete"
+        return deletes or "/_cdcloader/probe-" in request.path
 
     def run_once(self, *arguments: str) -> Done:
         return self.cli("run", "--once", "--json", "--config", self.config, *arguments)

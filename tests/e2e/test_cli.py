@@ -81,6 +81,7 @@ HELP = {
     ("run",): ["--once", "--table", "--json", "--config"],
     ("status",): ["--json", "--table", "--config"],
     ("validate",): ["--config"],
+    ("verify",): ["--quick", "--show-keys", "--table-version", "--json", "--config"],
     ("demo",): ["--folder"],
     ("version",): [],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
@@ -94,6 +95,19 @@ def test_a_daemon_finishes_the_batch_in_hand(aws, make_site, dms, started, until
     assert daemon.running.wait(30) == 0
     assert daemon.logged("batch applied")["last_file"] in names["store"]
     assert daemon.logged("stopped")["tables"] == []
+
+
+def test_a_signal_that_comes_while_the_process_is_stopped_is_heard(make_site, dms, started, until):
+    """SIGTERM to a daemon that is stopped, by SIGSTOP or with its container: it ends in order when it goes on."""
+    site = make_site("local")
+    site.configure([table for table in dms(site).config if table["source"] == STORE])
+    daemon = started(site.daemon())
+    until(lambda: daemon.logged("daemon started"), "the daemon has started")
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+        daemon.running.send_signal(number)
+        time.sleep(0.1)
+    assert daemon.running.wait(30) == 0
+    assert daemon.logged("stopped")["signal"] == "SIGTERM"
 
 
 def test_a_second_signal_ends_at_once(aws, make_site, dms, started, until):

@@ -61,7 +61,7 @@ def holds(cache, keys, file=None, table=TABLE):
     index, found = known
     sought = key_index.physical(keys).with_row_index(NET).select(*keys.columns, NET)
     hits, _ = key_index.find(index, sought)
-    assert hits["__position"].sort().to_list() == list(range(keys.height))
+    assert sorted(hits.positions.tolist()) == list(range(keys.height))
     return found
 
 

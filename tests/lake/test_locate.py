@@ -83,7 +83,11 @@ def joined(stored, keys, names, dead):
 
 def looked(lake, file, keys, schema, cache, dead=()):
     found = locate.locate(lake, "t", file, keys, schema, cache=cache, dead=BitMap64(dead))
-    return found, sorted(found.hits.select("__position", NET).rows())
+    return found, pairs_of(found)
+
+
+def pairs_of(found):
+    return sorted(zip(found.hits.positions.tolist(), found.hits.nets.tolist(), strict=True))
 
 
 class Counts(list):
@@ -156,6 +160,14 @@ def test_a_lookup_finds_what_a_plain_join_finds(case, way, tier, tmp_path_factor
             found, pairs = looked(lake, file, keys, schema, cache, dead)
             assert pairs == expected
             assert found.rows == len(rows) - len(dead)
+            if batch:
+                # What is known by now is searched together, each with keys of its own.
+                parts = [keys, keys.head(1), keys.tail(2)]
+                together = locate.locate_all(
+                    lake, "t", [(file, part) for part in parts], schema, cache=cache, dead=lambda _: BitMap64(dead)
+                )
+                assert [pairs_of(each) for each in together] == [joined(stored, part, names, dead) for part in parts]
+                assert {each.rows for each in together} == {found.rows}
             allowed = locate.candidates([file], keys, schema)
             assert expected == [] or allowed
             if allowed:
@@ -262,9 +274,30 @@ def test_all_files_are_looked_into_side_by_side(lake):
     for _ in range(2):
         wanted = locate.candidates(files, keys, ID)
         found = locate.locate_all(lake, "t", wanted, ID, cache=cache, dead=lambda _: BitMap64([5]))
-        assert [(each.file, each.hits["__position"].to_list(), each.rows) for each in found] == [
+        assert [(each.file, each.hits.positions.tolist(), each.rows) for each in found] == [
             (file, [0], 9) for file in files
         ]
+
+
+@pytest.mark.parametrize("kind", ["long", "short", "date", "string"])
+def test_known_files_are_searched_together_and_none_takes_the_rows_of_another(lake, kind):
+    """Keys that stand twice in one file, at its ends, in no file, or in several, are found where a plain join does."""
+    dtype = polars_schema((Field("id", kind),))["id"]
+    schema = (Field("id", kind), Field("v", "long"))
+    columns = [[1, 2, 2, 5], [5, 6, 7, 7], [9, 8, 3, 5], [20], [2, 2, 2, 2, 2]]
+    frames = [pl.DataFrame({"id": pl.Series(values).cast(dtype), "v": 0}) for values in columns]
+    files = [write(lake, frame, name=f"{number}.parquet") for number, frame in enumerate(frames)]
+    cache = KeyCache()
+    for wanted in ([1, 2, 5, 7, 9, 21], [0], [2], [20], [], [5, 7, 8]):
+        keys = pl.DataFrame({"id": pl.Series(wanted, dtype=pl.Int64).cast(dtype)}).sort("id")
+        keys = keys.with_row_index(NET).select("id", NET)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(key_index, "_MERGE_SHARE", 0)
+            patch.setattr(key_index, "_JOIN_SHARE", 0)
+            found = locate.locate_all(
+                lake, "t", [(file, keys) for file in files], schema, cache=cache, dead=lambda _: BitMap64([3])
+            )
+        assert [pairs_of(each) for each in found] == [joined(frame, keys, ["id"], {3}) for frame in frames]
 
 
 def test_candidates_follow_the_statistics():

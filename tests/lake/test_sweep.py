@@ -284,7 +284,7 @@ def test_there_is_no_table(tmp_path):
 
 def test_a_sweep_that_runs_out_of_time_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Each sweep handles one page at least and says where the next one goes on; together they see every object once."""
-    monkeypatch.setattr("cdcloader.objects._PAGE_OBJECTS", 4)
+    monkeypatch.setattr("cdcloader.objects.store._PAGE_OBJECTS", 4)
     site = Site(tmp_path)
     live = [site.data_file((n,)) for n in range(6)]
     site.commit([file.add() for file in live])
@@ -302,7 +302,7 @@ def test_a_sweep_that_runs_out_of_time_goes_on_where_it_stopped(tmp_path, monkey
 def test_a_kill_at_any_deletion_leaves_every_version_readable(tmp_path, monkeypatch):
     """The process dies after any one of its deletions: what is within the retention can still be read."""
     monkeypatch.setattr("cdcloader.lake.sweep._DELETES", 1)
-    monkeypatch.setattr("cdcloader.objects._PAGE_OBJECTS", 1)
+    monkeypatch.setattr("cdcloader.objects.store._PAGE_OBJECTS", 1)
 
     class Killed(Exception):
         pass

@@ -344,7 +344,9 @@ def test_a_lease_keeps_a_second_loader_away_until_it_ends(world):
     world.later(10)
     world.cdc([("I", row(9))])
     assert second.step().outcome is Outcome.LEASED
-    world.later(51)
+    world.later(59)
+    assert second.step().outcome is Outcome.LEASED
+    world.later(1)
     assert second.step().outcome is Outcome.DONE
     assert world.record().lease_owner == "second"
     assert (9, "x") in world.rows()
@@ -573,6 +575,8 @@ def test_a_damaged_record_is_seen(world):
             ended = take_turn(loader, threading.Event())
             assert ended.failures == failures
             assert sample("cdcloader_consecutive_failures", {"table": "s/t"}) == failures
+            assert take_turn(loader, threading.Event()).step.outcome is Outcome.HELD
+            world.later(900)
     assert sample("cdcloader_table_phase", {"table": "s/t", "phase": "blocked"}) == 1
     assert [line["event"] for line in lines] == ["table is blocked"] * 2
     assert "LastFullLoadDate is damaged" in lines[0]["error"]

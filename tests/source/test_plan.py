@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdcloader.source.names import Kind, RawFile, position_of_name, position_of_time, time_of_position
-from cdcloader.source.plan import (
+from cdcloader.source.actions import (
     AppendLate,
     Batch,
     Blocked,
@@ -19,11 +18,12 @@ from cdcloader.source.plan import (
     Nothing,
     Progress,
     Replay,
+    Truncate,
     Wait,
-    list_from,
-    make_plan,
-    needs_full_listing,
 )
+from cdcloader.source.names import Kind, RawFile, position_of_name, position_of_time, time_of_position
+from cdcloader.source.plan import list_from, make_plan, needs_full_listing, pending_files, without_skipped
+from cdcloader.source.truncation import is_emptied, with_truncation
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits(max_files=500, max_bytes=1 << 30, quiet_seconds=300, overlap_seconds=300)
@@ -199,6 +199,29 @@ def test_leftovers_of_the_same_second_do_not_join():
     found = action(files, progress)
     assert (found.files, found.leftovers) == ((files[0],), (files[1],))
     assert action(files, loaded(first=0.5, newest=0.5, files=found.files_in_window)) == Nothing()
+
+
+def test_a_load_file_written_again_under_its_name_reloads():
+    """The first one makes a new set, without what it leaves behind; a later one reloads all files of its set."""
+    progress = loaded(first=0, newest=5, files=3)
+    first_again = action([load(1, 5000, etag="new"), load(2, 3), load(3, 5)], progress)
+    assert ([file.etag for file in first_again.files], len(first_again.leftovers)) == (["new"], 2)
+    files = [load(1, 0), load(2, 5000, etag="new"), load(3, 5)]
+    assert action(files, progress).files == tuple(files)
+    assert "joined" in action(files, progress).reason
+
+
+def test_a_reload_whose_files_come_one_by_one_ends_with_all_of_them():
+    """While the leftovers of the old set are overwritten one after the other, each look takes what is new by then."""
+    progress = loaded(first=0, newest=5, files=3)
+    one = action([load(1, 5000), load(2, 3), load(3, 5)], progress)
+    progress = loaded(first=5000, newest=5000, files=one.files_in_window)
+    files = [load(1, 5000), load(2, 5400), load(3, 5)]
+    two = action(files, progress)
+    assert (two.files, two.leftovers) == (tuple(files[:2]), (files[2],))
+    progress = loaded(first=5000, newest=5400, files=two.files_in_window)
+    files = [load(1, 5000), load(2, 5400), load(3, 5800)]
+    assert action(files, progress).files == tuple(files)
 
 
 def test_an_earlier_full_load_date_reloads():
@@ -424,6 +447,74 @@ def test_every_file_reaches_a_keyed_table_after_its_predecessors(files, data):
                 progress = streamed(*step.files, base=progress)
                 applied += step.files
     assert applied == sorted(files, key=lambda file: (file.position, file.name))
+
+
+def test_a_skipped_file_is_out_of_every_plan_under_its_etag_alone():
+    """It is neither new, nor late, nor part of a full load; under another ETag the same name is another file."""
+    files = [load(1, 0), load(2, 0), cdc(10), cdc(20)]
+    skipped = {files[1].name: "e", files[2].name: "e"}
+    left = without_skipped(files, skipped)
+    assert left == [files[0], files[3]]
+    assert action(left, NEVER).files == (files[0],)
+    progress = streamed(files[3], base=loaded(files=1))
+    assert action(left, progress) == Nothing()
+    again = cdc(10, etag="mended")
+    assert action(without_skipped([*files, again], skipped), progress).late == (again,)
+
+
+@pytest.mark.parametrize("ledger", [True, False])
+def test_pending_files_are_those_that_a_plan_is_about(ledger):
+    """What may be skipped: the files of a due load, and CDC files that came late, were replaced, or are new."""
+    first, late, replaced, new = cdc(10), cdc(15), cdc(20, etag="new"), cdc(30)
+    progress = streamed(first, cdc(20)) if ledger else NEVER
+    found = pending_files([load(1, 0), first, late, replaced, new], progress)
+    assert set(found) == ({late, replaced, new} if ledger else {load(1, 0), first, late, replaced, new})
+
+
+def test_pending_files_of_a_loaded_table_without_news():
+    """Nothing waits, so nothing can be skipped."""
+    assert pending_files([load(1, 0), cdc(10)], streamed(cdc(10))) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "emptied"),
+    [
+        ([], True),
+        ([cdc(100)], True),
+        ([marker(50)], True),
+        ([load(1, 0)], False),
+        ([load(1, 5000)], False),
+        ([cdc(20)], False),
+        ([cdc(15)], False),
+        ([cdc(15), cdc(100)], False),
+    ],
+)
+def test_an_emptied_source_is_one_without_any_file_that_was_applied(files, emptied):
+    """LOAD files, old or new, and CDC files at or behind the watermark speak against it; newer changes do not."""
+    assert is_emptied(files, streamed(cdc(10), cdc(20))) is emptied
+
+
+def test_a_table_that_no_file_is_known_of_is_not_emptied():
+    """After a truncate, and before the first load, an empty folder says nothing."""
+    assert not is_emptied([], NEVER)
+    assert not is_emptied([], replace(streamed(cdc(10)), ledger={}, full_load_files=0))
+    assert is_emptied([], loaded())
+    assert is_emptied([], replace(streamed(cdc(10)), full_load_files=0))
+
+
+def test_a_truncate_waits_for_quiet_or_for_changes_behind_it():
+    """An empty folder may be a task that starts again; changes prove that it is not; a load is left to its own rule."""
+    progress = streamed(cdc(10))
+    for files, now, kind in (
+        ([], 299, Wait),
+        ([], 300, Truncate),
+        ([cdc(100)], 101, Truncate),
+    ):
+        found = with_truncation(make_plan(files, progress, LIMITS, keyed=True, now=at(now)), at(0), LIMITS, at(now))
+        assert isinstance(found.action, kind)
+        assert found.backlog_files == len(files)
+    load_due = make_plan([load(1, 5000)], progress, LIMITS, keyed=True, now=at(5001))
+    assert with_truncation(load_due, at(0), LIMITS, at(5001)) == load_due
 
 
 def test_times_of_the_test_files_are_their_positions():

@@ -176,6 +176,19 @@ def test_damaged() -> None:
                 load(source(bad), fmt(), chunk_bytes=chunk_bytes, schema=(Field("id", "long"), Field("v", "string")))
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("chunk_bytes", [BIG, 1])
+def test_damaged_text(chunk_bytes: int, dictionary: bool) -> None:
+    """Text that is not UTF-8, in a file that is whole otherwise, stops the table with its name, and makes no panic."""
+    file = source(changes(v=["aaaa", "bbbb", "cccc"]), compression="none", use_dictionary=dictionary)
+    bad = file.open().read().replace(b"bbbb", b"b\xff\xfeb")
+    schema = (Field("id", "long"), Field("v", "string"))
+    with pytest.raises(TableError, match=r"s/t/f.parquet: not a readable Parquet file"):
+        load(source(bad), fmt(), chunk_bytes=chunk_bytes, schema=schema)
+    with pytest.raises(TableError, match=r"s/t/f.parquet: not a readable Parquet file"):
+        list(read_together([source(bad)], fmt(), schema, chunk_bytes=chunk_bytes))
+
+
 def test_no_rows() -> None:
     """A file without rows has columns and no chunk."""
     file = source(changes(v=["a"] * 3).slice(0, 0))
@@ -326,3 +339,37 @@ def test_a_damaged_file_among_small_ones_is_named() -> None:
     with pytest.raises(TableError) as caught:
         list(read_together([*files, damaged], fmt(), describe(files, fmt()), chunk_bytes=BIG))
     assert caught.value.where == "s/t/9.parquet"
+
+
+def test_few_columns_are_read_with_the_same_rows_and_rejects() -> None:
+    """`only`: the columns that are asked for, and all that decides about a row; the same however the file is read."""
+    table = required_time(changes(n=["1", "two", None], v=["a", "b", "c"], w=[b"x", b"y", None]))
+    schema = (Field("id", "long"), Field("n", "long"), Field("v", "string"), Field("w", "binary"))
+    f = fmt(schema)
+    for kind, rows in (
+        ("cdc", table),
+        ("load", table.slice(0, 1)),
+        ("load", table.drop_columns(["Op", "transact_time"])),
+    ):
+        file = source(rows, kind, row_group_size=1)
+        for wanted in (("id",), ("id", "v"), ("w",)):
+            for chunk_bytes in (1, BIG):
+                whole = list(read(file, f, schema, chunk_bytes=chunk_bytes))
+                few = list(read(file, f, schema, chunk_bytes=chunk_bytes, only=frozenset(wanted)))
+                assert [c.rows_in for c in few] == [c.rows_in for c in whole]
+                for one, other in zip(few, whole, strict=True):
+                    assert "v" in wanted or "v" not in one.rows.columns
+                    same = [*wanted, OP, FILE, ROW, TIME]
+                    assert_frame_equal(one.rows.select(same), other.rows.select(same))
+                    assert_frame_equal(one.rejects.drop("raw"), other.rejects.drop("raw"))
+            together = read_together([file, file], f, schema, chunk_bytes=BIG, only=frozenset(wanted))
+            assert sum(chunk.rows_in for chunk in together) == 2 * len(rows)
+
+
+def test_a_file_without_any_of_the_columns_keeps_its_rows() -> None:
+    """Where none of the columns that are asked for is in a file, its rows are counted all the same."""
+    schema = (Field("id", "long"), Field("v", "string"))
+    chunks = list(
+        read(source(pa.table({"id": [1, 2]}), "load"), fmt(schema, key=None), schema, chunk_bytes=BIG, only={"v"})
+    )
+    assert [(chunk.rows_in, chunk.rows["v"].to_list()) for chunk in chunks] == [(2, [None, None])]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdcloader.errors import TableError
@@ -25,6 +25,7 @@ from cdcloader.state.record import (
     new_record,
     to_attributes,
 )
+from cdcloader.state.store import GUARDS
 
 PATH = "bucket/raw/sales/orders/"
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -81,6 +82,9 @@ records = st.builds(
     last_error_file=maybe_text,
     last_error_hint=maybe_text,
     consecutive_failures=counts,
+    blocked_etag=maybe_text,
+    retry_at=st.none() | times,
+    skipped_files=st.dictionaries(texts, texts, max_size=4),
     rows_inserted=counts,
     rows_updated=counts,
     rows_deleted=counts,
@@ -291,3 +295,47 @@ def test_a_lease_has_a_new_epoch_each_time_it_is_taken() -> None:
     released = renewed.released()
     assert (released.lease_owner, released.lease_epoch, released.lease_expires_at) == (None, 1, None)
     assert released.leased("b", NOW).lease_epoch == 2
+
+
+bytes_and_binaries = st.binary(max_size=6) | st.builds(lambda value: {"B": value}, st.binary(max_size=3))
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | bytes_and_binaries
+    | st.sampled_from(["null", "true", "0", "-1", "[", "[1]", '["a"]', "0001-01-01 00:00:00", "9999-12-31 23:59:59"])
+    | st.sampled_from(["0001-01-01T00:00:00.000000+14:00", "9999-12-31T23:59:59.999999-14:00", "[" * 100_000])
+    | st.datetimes().map(str),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def refusal(attributes: dict[str, Any]) -> TableError | None:
+    try:
+        from_attributes(attributes)
+    except TableError as error:
+        return error
+    return None
+
+
+@settings(max_examples=150)
+@given(records, st.sampled_from(ATTRIBUTES), anything)
+def test_one_attribute_replaced_by_anything(record: Record, name: str, value: Any) -> None:
+    """Either a record that could have been stored, with the others' values as they were, or its name is told."""
+    stored = to_attributes(record)
+    told = refusal({**stored, name: value})
+    if told is not None:
+        path = record.path if name != "path" else "path"
+        assert (told.where, name in told.what, told.hint != "") == (path, True, True)
+        return
+    read = from_attributes({**stored, name: value})
+    again = to_attributes(read)
+    assert from_attributes(again) == read
+    assert {other: kept for other, kept in again.items() if other != name} == {
+        other: kept for other, kept in stored.items() if other != name
+    }
+    if name in GUARDS and value is not None:
+        assert again[name] == value, "a guard that is spelled differently could never be met"

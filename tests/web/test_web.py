@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import time
 import urllib.request
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -138,6 +140,68 @@ def test_signals_stay_with_the_daemon(app):
     server.start()
     urllib.request.urlopen(f"http://127.0.0.1:{server.port}/livez", timeout=10).close()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "path", ["/status/", "//evil.example/", "/%2e%2e/etc/passwd", "/status%00", "/docs", "/openapi.json"]
+)
+def test_unknown_paths_and_hosts_are_harmless(path):
+    """Whatever is asked for that is not there is 404, and what the Host header claims is repeated nowhere."""
+    answer = make_client().get(f"http://testserver{path}", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert answer.status_code == 404
+    assert "evil" not in answer.text
+    assert "location" not in answer.headers
+    known = make_client().get("/status", headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"})
+    assert known.status_code == 200
+    assert "evil" not in f"{known.text} {known.headers}"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\nA: b", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET"],
+)
+def test_a_request_that_does_not_end_is_given_up(app, monkeypatch, begun):
+    """Who sends a part of a request and then nothing does not keep a connection; others are answered meanwhile."""
+    monkeypatch.setattr("cdcloader.web.server._IDLE_SECONDS", 0.2)
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+        slow.sendall(begun)
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/livez", timeout=10).close()
+        while slow.recv(4096):
+            pass
+    server.stop()
+
+
+def test_a_header_without_end_is_refused(app):
+    """Headers are read up to a bound; beyond it the connection is answered with 400 and closed."""
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as greedy:
+        greedy.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000)
+        assert b" 400 " in greedy.recv(4096).splitlines()[0]
+    server.stop()
+
+
+def test_many_connections_do_not_take_all_files(app, monkeypatch):
+    """Beyond the bound requests are refused with 503; when the others have gone, they are answered again."""
+    monkeypatch.setattr("cdcloader.web.server._CONNECTIONS_MAX", 5)
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    url = f"http://127.0.0.1:{server.port}/livez"
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(6)]
+    with pytest.raises(HTTPError, match="503"):
+        urllib.request.urlopen(url, timeout=10)
+    for connection in idle:
+        connection.close()
+    end = time.monotonic() + 20
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+            break
+        except HTTPError:
+            assert time.monotonic() < end
     server.stop()
 
 
