@@ -3,6 +3,8 @@
 PYTHON ?=
 # What `make bench` and `make soak` hand on, such as ARGS="--only scattered" or ARGS="--seed 7".
 ARGS ?=
+# How many tests run side by side: one more than there are processors, because many tests wait for a process.
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
@@ -27,10 +29,10 @@ demo: $(RUN_STAMP) ## Play DMS over a sample database, load it, and prove the ta
 	@$(BIN)/cdcloader demo
 
 test: $(DEV_STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-long: $(DEV_STAMP) ## Run the tests that take long: thousands of commits and random histories
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m slow
 
 test-services: $(DEV_STAMP) ## Run the tests against Ceph (S3) and dynalite (DynamoDB), started on loopback, with faults
 	@$(BIN)/python -m tests.services $(ARGS)
@@ -40,7 +42,7 @@ check: $(DEV_STAMP) ## Run ruff, mypy --strict, the import rules and the tests
 	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; run: make fmt"; exit 1; }
 	@$(BIN)/mypy --strict --no-error-summary cdcloader
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
 fmt: $(DEV_STAMP) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

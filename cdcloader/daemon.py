@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import structlog
 from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -47,6 +48,7 @@ class Daemon:
         self._stopping = stopping
         self._watchdog = watchdog
         self._ticked = time.monotonic()
+        self._wall_ahead = time.time() - time.monotonic()
         self._running: set[str] = set()
         self._handed_over: set[str] = set()
         # Upkeep takes at most every other worker, so that new data of another table finds one free.
@@ -92,6 +94,18 @@ class Daemon:
         trouble = self._watchdog.trouble()
         words = f"the schedule ticked {silent:.0f} s ago"
         return silent < _STALLED_SECONDS and not trouble, f"{words}; {trouble}" if trouble else words
+
+    def keep_time(self) -> None:
+        """Poll at once where the wall clock was set anew: the schedule goes by it.
+
+        Set back, it would rest for as long; set forward, it would count every poll that it has missed.
+        """
+        ahead = time.time() - time.monotonic()
+        step, self._wall_ahead = ahead - self._wall_ahead, ahead
+        if abs(step) > _TICK_SECONDS:
+            structlog.get_logger().warning("the clock was set anew", seconds=round(step, 3))
+            for job in ("tick", *self._loaders):
+                self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
     def _tick(self) -> None:
         self._ticked = time.monotonic()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from cdcloader.errors import CdcloaderError, StateConflict
+from cdcloader.errors import CdcloaderError, StateConflict, as_ours
 from cdcloader.state.replicas import Beat, Replicas, group_of, owner_of
 from cdcloader.state.store import StateStore
 
@@ -127,7 +127,8 @@ class Replica:
         """`beat`, with trouble told once: a daemon that cannot beat goes on with the tables that it has."""
         try:
             changed = self.beat()
-        except CdcloaderError as error:
+        except Exception as trouble:  # noqa: BLE001 (without this thread the others would take us for dead for ever)
+            error = as_ours(trouble, where="the replicas")
             if not self._troubled:
                 structlog.get_logger().warning(
                     "the replicas cannot be seen: going on with the tables in hand",

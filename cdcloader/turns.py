@@ -75,13 +75,15 @@ def take_turn(
                 return _failed(loader, _known(loader, error))
             # Somebody else was faster: what we know is old. Look again, a little later each time.
             loader.conflict(_known(loader, error))
-            stopping.wait(random.uniform(0, 0.05 * 2**conflicts))  # noqa: S311
+            stopping.wait(random.uniform(0, min(2.0, 0.05 * 2**conflicts)))  # noqa: S311
         else:
             if step.outcome is Outcome.IDLE and _tidied(loader, tidying):
                 continue
             if step.outcome is not Outcome.DONE:
                 break
             if time.monotonic() >= end:
+                # Its next turn may be long in coming, or never come: between turns no lease is held, nor renewed.
+                _release(loader)
                 return Pass(loader, step, more=True)
     _release(loader)
     return Pass(loader, step, pause_seconds=loader.held_seconds)
@@ -148,7 +150,7 @@ def run_once(
     results: dict[str, Pass] = {}
     retries: dict[str, int] = {}
     due = [(0.0, loader) for loader in loaders]
-    leased_until = time.monotonic() + 3 * lease_seconds
+    leased: dict[str, float] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="cdcloader-table") as pool:
         running: set[Future[Pass]] = set()
         while (due or running) and not (stopping.is_set() and not running):
@@ -163,7 +165,12 @@ def run_once(
                 done = set()
             for ended in (future.result() for future in done):
                 results[ended.loader.source] = ended
-                pause = _pause_once(ended, retries, leased_until)
+                # Three lease times from the first look that found it held, which may come late in a long run.
+                if ended.step is not None and ended.step.outcome is Outcome.LEASED:
+                    leased.setdefault(ended.loader.source, time.monotonic() + 3 * lease_seconds)
+                else:
+                    leased.pop(ended.loader.source, None)
+                pause = _pause_once(ended, retries, leased.get(ended.loader.source, 0.0))
                 if pause is not None:
                     if ended.step and ended.step.outcome is Outcome.WAITING:
                         on_wait(ended.loader.source, ended.step)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import structlog
@@ -147,7 +148,7 @@ def _store(config: Config) -> StateStore:
 
 def _settings(config: Config, admission: Admission) -> Settings:
     return Settings(
-        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        owner=f"{_machine()}:{os.getpid()}:{secrets.token_hex(4)}",
         limits=Limits(
             max_files=config.batch.max_files,
             max_bytes=config.batch.max_bytes,
@@ -166,7 +167,7 @@ def owner_is_gone(owner: str) -> bool:
     """Whether a lease owner was a process of this machine that no longer runs; then nobody needs to wait for it."""
     host, _, rest = owner.partition(":")
     pid = rest.partition(":")[0]
-    if host != socket.gethostname() or not pid.isdigit():
+    if host != _machine() or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)
@@ -176,6 +177,20 @@ def owner_is_gone(owner: str) -> bool:
         return False
     # In a container every process has the same number: ours is alive, so the owner with our number is not.
     return int(pid) == os.getpid()
+
+
+@cache
+def _machine() -> str:
+    """Where the number of a process means something: this host, since its start, and the container that we are in.
+
+    The name of the host alone does not do: containers may share it, and each has a process 1.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        place = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except (OSError, ValueError):
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
 
 
 def _now() -> datetime:

@@ -174,6 +174,7 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
         # Not `stopping.wait()`: Python's handlers run in this thread, which a signal that another thread has taken
         # (one that came while the process was stopped, for instance) does not wake.
         time.sleep(_LOOK_SECONDS)
+        daemon.keep_time()
     log.info("draining: the batches in hand are finished", signal=received.name)
     unfinished = daemon.drain()
     if server is not None:

@@ -77,7 +77,8 @@ def _verified(assembly: Assembly, loader: TableLoader, *, quick: bool, version: 
 def _print(found: Verified, *, show_keys: bool) -> None:
     """The result for people: a line, and below it what there is to say."""
     difference = found.difference
-    what = "rows" if not found.quick else "rows counted, their keys compared by hash"
+    keys = "their keys compared by hash" if found.keyed else "and nothing else compared: there is no primary key"
+    what = f"rows counted, {keys}" if found.quick else "rows"
     at = f"version {found.version}" if found.version is not None else "no version"
     if not found.verified:
         typer.echo(f"{found.source}: cannot be verified: {found.reason}")

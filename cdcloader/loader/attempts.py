@@ -10,6 +10,7 @@ from datetime import timedelta
 from cdcloader.errors import CdcloaderError
 from cdcloader.loader.context import Context
 from cdcloader.loader.trouble import Hold, Orders, Stage, orders_of, pause_seconds
+from cdcloader.redaction import redacted_text
 from cdcloader.source.names import RawFile
 from cdcloader.state.record import Phase, Record
 
@@ -83,7 +84,8 @@ class Attempts:
         self._hold = Hold(phase, self._stage, attempts, self._clock() + pause, None, file)
         self._files = ()
         self._failures = max(self._failures, base.consecutive_failures) + 1
-        marked = base.failed(phase=phase, error=error.what, file=error.where or None, hint=error.hint or None, now=now)
+        where = redacted_text(error.where) or None  # It may be a server's URL.
+        marked = base.failed(phase=phase, error=error.what, file=where, hint=error.hint or None, now=now)
         return replace(
             marked,
             consecutive_failures=self._failures,

@@ -41,6 +41,7 @@ def brought_forward(context: Context, record: Record, base: Snapshot | None) -> 
             where=where,
             hint="give the source another `target`, or delete the table if it may be replaced",
         )
+    before = record
     first = record.recorded_version + 1 if record.recorded_version is not None else 0
     infos = context.log.infos(max(first, base.version - INFOS_MAX + 1), base.version)
     for version, info in infos:
@@ -52,7 +53,18 @@ def brought_forward(context: Context, record: Record, base: Snapshot | None) -> 
     if logged > (record.generation, record.recorded_position):
         # The commits in between are cleaned away: the position is known, the ledger before it is not.
         record = without_ledger(record, *logged, version=base.version)
-    return record
+    return _with_order(record, before)
+
+
+def _with_order(record: Record, before: Record) -> Record:
+    """The record with the reload that an operator ordered, where no full load has come since.
+
+    The order came while the batch was in hand whose commit has brought the record forward.
+    """
+    ordered = before.last_full_load_date != before.recorded_full_load_date
+    if record is before or not ordered or record.generation != before.generation:
+        return record
+    return replace(record, last_full_load_date=before.last_full_load_date)
 
 
 def forwarded(context: Context, record: Record, account: Account, version: int) -> Record:

@@ -93,14 +93,17 @@ def holdings(
     where: str,
 ) -> Holdings:
     """The files that the table ought to hold; TableError, with the reason, when that is not certain."""
-    skipped = _skipped(told, record)
-    files = without_skipped(files, skipped)
+    listed = list(files)
+    files = without_skipped(listed, _skipped(told, record))
     loads = _load_set(told.newest, files, where)
     floor = _floor(told, overlap_seconds, where)
     cdc = sorted((file for file in files if file.kind is Kind.CDC), key=lambda file: file.sort_key)
     _check_present(told, {file.name for file in cdc}, where)
     _check_settled(told, where)
     notes: list[str] = []
+    if left_out := sorted({file.name for file in listed} - {file.name for file in files}):
+        names = f"{len(left_out)}, the first is {left_out[0]}"
+        notes.append(f"files that an operator had skipped (cdcloader resume --skip) were left out: {names}")
     changes = _changes(told, cdc, floor, _late_from(told, record, look_back_seconds), notes)
     if told.repeated and not keyed:
         notes.append(f"{told.repeated} files were applied more than once (a rewind of a table without a primary key)")

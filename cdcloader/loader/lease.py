@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from cdcloader.errors import CdcloaderError, StateConflict
+from cdcloader.errors import StateConflict
 from cdcloader.state.record import Record
 from cdcloader.state.store import StateStore
 
@@ -70,7 +70,7 @@ class Lease:
         record = self._store.get(self._path)
         if record is None:
             return None
-        if self._epoch == record.lease_epoch:
+        if self._is_ours(record) and not self._lost:
             return record
         self._let_go()
         if not self._is_free(record, at):
@@ -87,7 +87,7 @@ class Lease:
     def confirm(self) -> None:
         """StateConflict when the record says that the lease is not ours."""
         record = self._store.get(self._path)
-        if record is None or record.lease_epoch != self._epoch:
+        if record is None or not self._is_ours(record):
             raise self._overtaken()
 
     def may_report(self, record: Record, seen: Record | None) -> bool:
@@ -106,13 +106,13 @@ class Lease:
             for _ in range(_RENEWAL_TRIES):
                 try:
                     record = self._store.get(self._path)
-                    if record is None or record.lease_epoch != self._epoch:
+                    if record is None or not self._is_ours(record):
                         self._lost = self._epoch is not None
                         return False
                     self._store.update(record, record.renewed(expires_at=self._expiry()))
                 except StateConflict:
                     continue  # The work moved the record meanwhile, or another loader took it: reading tells.
-                except CdcloaderError as error:
+                except Exception as error:  # noqa: BLE001 (whatever it is, the next renewal may succeed)
                     structlog.get_logger().debug("a lease could not be renewed", path=self._path, reason=str(error))
                 break
         return True
@@ -125,11 +125,15 @@ class Lease:
             return
         with self._renewing:
             record = self._store.get(self._path)
-            if record is not None and record.lease_epoch == epoch:
+            if record is not None and (record.lease_epoch, record.lease_owner) == (epoch, self._owner):
                 try:
                     self._store.update(record, record.released())
                 except StateConflict as error:
                     structlog.get_logger().debug("the lease was taken over", path=self._path, reason=str(error))
+
+    def _is_ours(self, record: Record) -> bool:
+        # The owner too: a record that was deleted and made anew counts its epochs from the beginning.
+        return (record.lease_epoch, record.lease_owner) == (self._epoch, self._owner)
 
     def _is_free(self, record: Record, at: float) -> bool:
         owner = record.lease_owner

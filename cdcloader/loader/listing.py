@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdcloader.errors import Stopped, TableError
-from cdcloader.loader.account import progress_of
+from cdcloader.loader.account import logged_progress, progress_of
 from cdcloader.loader.context import Context
 from cdcloader.objects import ObjectInfo
 from cdcloader.source import names
-from cdcloader.source.actions import Plan
+from cdcloader.source.actions import Plan, Progress
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
 from cdcloader.source.truncation import is_emptied
@@ -30,11 +30,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone."""
+    """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone.
+
+    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted.
+    """
 
     listing: Listing
     plan: Plan
     emptied: bool
+    blank: bool
 
 
 def look_at(context: Context, record: Record) -> Look:
@@ -46,7 +50,24 @@ def look_at(context: Context, record: Record) -> Look:
     files = without_skipped(listing.files, record.skipped_files)
     plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
     emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
-    return Look(listing, plan, emptied)
+    emptied = emptied and _is_emptied_for_certain(context, record, progress)
+    return Look(listing, plan, emptied, blank=emptied and context.raw.is_blank())
+
+
+def _is_emptied_for_certain(context: Context, record: Record, progress: Progress) -> bool:
+    """Whether nothing but an emptied source explains a listing without any file that the table is known to be made of.
+
+    What would: a table that was made of another raw folder, a rewind (it forgets what was applied), files that are
+    older than the look-back, and files that were moved into folders of the source's.
+    """
+    if not record.last_incremental_file.startswith(record.path):
+        return False
+    base = context.log.snapshot()
+    logged = logged_progress(base.transactions) if base else None
+    if logged is None or logged[0] < record.generation:
+        return False
+    everything = list_source(context, 0)
+    return is_emptied(everything.files, progress) and not any(map(names.position_of_name, everything.strange))
 
 
 def list_source(context: Context, position: int) -> Listing:

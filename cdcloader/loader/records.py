@@ -54,4 +54,6 @@ def next_generation(record: Record, base: Snapshot | None) -> int:
 def same_place(record: Record, seen: Record) -> bool:
     """Whether a plan that was made for `seen` holds for `record`."""
     same = progress_of(record) == progress_of(seen) and record.active == seen.active
+    # An edit of LastIncrementalFile is an order to rewind, which the watermark that we recorded does not tell.
+    same = same and record.last_incremental_file == seen.last_incremental_file
     return same and dict(record.skipped_files) == dict(seen.skipped_files)

@@ -95,10 +95,11 @@ class Reporter:
                 skipped_files=sorted(new)[:_NAMED_FILES_MAX],
             )
 
-    def emptied(self, *, emptied: bool, truncate: bool) -> None:
+    def emptied(self, *, emptied: bool, truncate: bool, blank: bool) -> None:
         """Whether every raw file that the table was made of is gone; said once, and noted in the status."""
         before = self.note
         rows = "the table will be emptied too" if truncate else "the table keeps its rows"
+        rows += "; `raw` holds nothing at all: is it mounted?" if blank else ""
         self.note = (
             f"every raw file that the table was made of is gone; {rows} (on_source_truncate)" if emptied else None
         )

@@ -225,8 +225,8 @@ class TableLoader:
     def release(self) -> None:
         """Let go of the lease, if it is still ours."""
         if self._lease.held:
-            self._lease.release()
             self._report.lease(held=False)
+            self._lease.release()
 
     def forget(self) -> None:
         """Tell nothing more about the table: it is another's."""
@@ -244,13 +244,14 @@ class TableLoader:
         context = self.context
         self._attempts.looks()
         look = look_at(context, record)
-        listing, plan = look.listing, self._truncated(look.plan) if look.emptied else look.plan
+        truncates = context.table.on_source_truncate == "truncate" and not look.blank
+        listing, plan = look.listing, self._truncated(look.plan) if look.emptied and truncates else look.plan
         self._attempts.has_seen(listing.files)
         self._report.strange_files(listing.strange)
         self._report.skipped_files(record.skipped_files)
-        if not look.emptied:
+        if not look.emptied or look.blank:
             self._emptied_at = None
-        self._report.emptied(emptied=look.emptied, truncate=context.table.on_source_truncate == "truncate")
+        self._report.emptied(emptied=look.emptied, truncate=truncates, blank=look.blank)
         loaded = record.recorded_version is not None
         if listing.files or loaded:
             self._report.backlog(plan)
@@ -260,9 +261,7 @@ class TableLoader:
         return plan
 
     def _truncated(self, plan: Plan) -> Plan:
-        """The plan for a source of which every file is gone that the table is known to be made of."""
-        if self.context.table.on_source_truncate != "truncate":
-            return plan
+        """The plan for a source of which every file is gone that the table is known to be made of: it was emptied."""
         now = self.context.now()
         self._emptied_at = self._emptied_at or now
         return with_truncation(plan, self._emptied_at, self.context.settings.limits, now)
@@ -338,8 +337,9 @@ class TableLoader:
     def _finish(self, record: Record, committed: Committed) -> Step:
         """The commit stands; now the record, then metrics and the log line."""
         moved = forwarded(self.context, record, committed.account, committed.snapshot.version)
-        self._update(record, moved)
+        # Counted before the record is written: where that fails, the next step brings the record forward, and no more.
         self.quarantined += committed.account.quarantined
+        self._update(record, moved)
         self._report.committed(moved, committed)
         self._checkpoint(committed.snapshot)
         return Step(Outcome.DONE, committed.applied.strategy, committed=committed)

@@ -49,13 +49,14 @@ _SMALL_SHARE = 4
 class Verified:
     """What `verify` has found out about one table; `reason` and `hint` say why it could not.
 
-    `quick` compares counts and the hashes of keys alone; then only the rows of `difference` are told, and `keys_differ`
-    whether the keys are others.
+    `quick` compares counts and, in a table that is `keyed`, the hashes of keys; then only the rows of `difference` are
+    told, and `keys_differ` whether the keys are others.
     """
 
     source: str
     target: str
     quick: bool
+    keyed: bool
     verified: bool = False
     version: int | None = None
     generation: int | None = None
@@ -84,10 +85,12 @@ def verify(
     `budget_bytes` is what the process may take. What stands in the way is the result's `reason`, and no exception.
     """
     started = time.perf_counter()
-    found = Verified(context.table.source, context.log.where, quick)
+    found = Verified(context.table.source, context.log.where, quick, keyed=bool(context.key))
     try:
         snapshot = _pinned(context, version)
         found = replace(found, version=snapshot.version)
+        if record is not None and (record.recorded_version or 0) > snapshot.version:
+            record = None  # It tells of a later version.
         told = _history(context, snapshot, record)
         found = replace(found, generation=told.newest.generation, watermark=told.newest.file)
         held = _holdings(context, told, record)
@@ -303,7 +306,7 @@ def as_json(found: Verified, *, show_keys: bool) -> dict[str, Any]:
         "source": found.source,
         "target": found.target,
         "result": "equal" if found.equal else "different" if found.verified else "not verified",
-        "compared": "counts and keys" if found.quick else "rows",
+        "compared": "rows" if not found.quick else "counts and keys" if found.keyed else "counts",
         "delta_version": found.version,
         "generation": found.generation,
         "watermark": found.watermark,

@@ -21,7 +21,7 @@ DELETE = "s3:DeleteObject"
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 # Not every server sends a message with its code.
-_S3_ERROR = re.compile(r"<Code>(\w+)</Code>(?:\s*<Message>([^<]*)</Message>)?")
+_S3_ERROR = re.compile(r"<Code>([\w.]+)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # What S3 words as a client's error and what passes all the same: throttling, credentials that are renewed, a clock
 # that is set, and a conditional write that met another one in flight (a 409, which obstore takes for "exists").
@@ -92,7 +92,7 @@ def _s3_error(error: BaseError | OSError, where: str, code: str, permission: str
     status = int(match[1]) if match else 0
     if status == 416:  # range not satisfiable
         return BehindEnd(text, where=where)
-    if status in (408, 429) or (status >= 500 and status != 501) or code in _PASSING_CODES:
+    if status in (408, 429) or (status >= 500 and status != 501) or code.removeprefix("KMS.") in _PASSING_CODES:
         return TransientError(text, where=where)
     if "credential provider" in text:
         return TransientError(text, where=where, hint="check where this process gets its AWS credentials")
@@ -100,7 +100,9 @@ def _s3_error(error: BaseError | OSError, where: str, code: str, permission: str
         return _refused(text, where, status, code, permission)
     if status == 0 and "redirect" not in text:
         return TransientError(text, where=where, hint="check the network, and AWS_ENDPOINT_URL where it is set")
-    return TableError(text, where=where, hint="check that AWS_REGION is the region of the bucket")
+    kms = "see to the KMS key that the bucket is encrypted with"
+    region = "check that AWS_REGION is the region of the bucket"
+    return TableError(text, where=where, hint=kms if code.startswith("KMS.") else region)
 
 
 def _refused(text: str, where: str, status: int, code: str, permission: str) -> TableError:
@@ -109,6 +111,9 @@ def _refused(text: str, where: str, status: int, code: str, permission: str) -> 
     if code in _WRONG_CREDENTIALS:
         hint = "see to the AWS credentials of this process: the standard AWS variables, profile or role"
         return TableError(f"the credentials are refused: {text}", where=where, hint=hint)
+    if code == "InvalidObjectState":
+        hint = "the object is archived (S3 Glacier): restore it, and keep raw files in a class that can be read at once"
+        return TableError(text, where=where, hint=hint)
     hint = f"the AWS identity of this process needs {permission} here"
     return TableError(f"access denied: {text}", where=where, hint=hint)
 

@@ -101,6 +101,12 @@ class Objects:
         names = [path.rstrip("/").rpartition("/")[2] for path in found]
         return sorted(name for name in names if not (self._local and name.startswith(".")))
 
+    def is_blank(self) -> bool:
+        """Whether a local root holds nothing at all, as where a volume is not mounted; False on S3."""
+        root = Path(self.location)
+        with errors_at(self.location, LIST):
+            return self._local and not (root.is_dir() and any(root.iterdir()))
+
     def list(self, prefix: str = "", start_after: str = "") -> list[ObjectInfo]:
         """Every object in the folder `prefix` and below whose key is greater than `start_after`, by key in byte order.
 

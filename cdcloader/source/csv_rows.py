@@ -51,7 +51,8 @@ def csv_text(file: FileInput) -> Iterator[BinaryIO]:
         raise TableError(
             "truncated or not gzip",
             where=file.name,
-            hint="wait for DMS to write it again, or delete it if its rows are of no use",
+            hint="wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE "
+            "--skip FILE",
         ) from error
 
 

@@ -147,7 +147,8 @@ def _readable(file: FileInput) -> Iterator[None]:
         raise TableError(
             "not a readable Parquet file: truncated or damaged",
             where=file.name,
-            hint="wait for DMS to write it again, or delete it if its rows are of no use",
+            hint="wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE "
+            "--skip FILE",
         ) from error
 
 

@@ -556,6 +556,7 @@ def test_s3_denied_access_names_the_permission(answering):
         (403, "ExpiredToken"),
         (403, "RequestTimeTooSkewed"),
         (400, "RequestExpired"),
+        (400, "KMS.ThrottlingException"),
     ],
 )
 def test_s3_trouble_that_passes_is_transient(answering, status, code):
@@ -585,6 +586,17 @@ def test_s3_wrong_credentials_are_no_missing_permission(answering, code):
     with pytest.raises(TableError, match="credentials are refused") as raised:
         answering(403, code).read("t")
     assert "standard AWS variables" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"), [(403, "InvalidObjectState", "restore it"), (400, "KMS.DisabledException", "KMS key")]
+)
+def test_s3_what_is_no_missing_permission_says_what_it_is(answering, status, code, hint):
+    """An archived object and a key that is switched off are neither a permission nor a region."""
+    with pytest.raises(TableError, match=code) as raised:
+        answering(status, code).read("t")
+    assert hint in raised.value.hint
+    assert "access denied" not in str(raised.value)
 
 
 # Servers that check signatures refuse a request that a proxy changed.
@@ -751,3 +763,14 @@ def test_s3_prefix_with_a_bad_part_is_a_fault_of_the_config(aws):
     """The prefix of a root follows the rules of keys."""
     with pytest.raises(ConfigError):
         Objects.open("s3://some-bucket/raw/../x")
+
+
+def test_a_local_root_is_blank_where_nothing_is_mounted(tmp_path):
+    """A folder of any name, an empty one too, says that it is there; a root that went away is blank."""
+    objects = Objects.open(str(tmp_path / "raw"), create=True)
+    assert objects.is_blank()
+    (tmp_path / "raw" / "s").mkdir()
+    assert not objects.is_blank()
+    (tmp_path / "raw" / "s").rmdir()
+    (tmp_path / "raw").rmdir()
+    assert objects.is_blank()

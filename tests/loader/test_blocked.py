@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcloader.cli.run import exit_code_of
-from cdcloader.errors import ConfigError, TransientError
+from cdcloader.errors import ConfigError, TableError, TransientError
 from cdcloader.loader import orders
 from cdcloader.loader.table import Outcome, Step
 from cdcloader.loader.trouble import Pauses, pause_seconds
@@ -242,6 +243,22 @@ def hasty(world):
     return make
 
 
+def test_a_single_run_waits_for_a_lease_that_it_meets_late(world):
+    """A dead loader's lease is waited for from the first look on, however long the tables before it took."""
+    world.load([{"id": 1, "name": "x"}])
+    world.later(400)
+    assert world.loader("left").step().outcome is Outcome.DONE
+    world.cdc([("I", {"id": 2, "name": "x"})])
+    world.later()
+    world.lease_seconds, world.clock = 0.1, time.monotonic
+    idle = Step(Outcome.IDLE)
+    slow = SimpleNamespace(
+        source="slow", step=lambda: time.sleep(0.5) or idle, tidy=lambda: False, release=lambda: None, held_seconds=0.0
+    )
+    ended = run_once([slow, world.loader()], workers=1, stopping=threading.Event(), lease_seconds=0.1)
+    assert [each.step.outcome for each in ended] == [Outcome.IDLE, Outcome.IDLE]
+
+
 def once(*loaders):
     return run_once(loaders, workers=1, stopping=threading.Event(), lease_seconds=60)
 
@@ -342,3 +359,13 @@ def test_pauses_grow_to_their_cap_and_never_above(attempts, draw, phase):
 def test_the_first_pause_after_passing_trouble_is_about_a_second():
     """So that a single lost request costs no poll."""
     assert pause_seconds(Phase.RETRYING, 1, PAUSES, 0.5) == 1.0
+
+
+def test_the_record_keeps_no_secret_of_a_place(world):
+    """What is in the way may be a server, by a URL with a password; more people read the record than the log."""
+    world.load([row(1)])
+    loader = world.loader()
+    turn(loader)
+    loader.failed(TableError("refused", where="s3://b/lake at http://user:hunter2@minio:9000"), Phase.BLOCKED)
+    assert "hunter2" not in str(world.record())
+    assert "minio:9000" in world.record().last_error_file

@@ -215,6 +215,41 @@ def test_an_operator_sets_the_full_load_date_back(world):
     assert world.run().outcome is Outcome.IDLE
 
 
+@pytest.mark.parametrize("order", [{"LastFullLoadDate": "1900-01-01 00:00:00"}, {"LastIncrementalFile": "0.parquet"}])
+@pytest.mark.parametrize("moment", ["before the lease", "before the record"])
+def test_an_order_that_comes_while_a_batch_is_in_hand_is_obeyed(world, order, moment):
+    """Between the look and the lease, or between commit and record: a reload or a rewind is not written over."""
+    loaded(world)
+    generation = world.record().generation
+    world.cdc([("I", {"id": 9, "name": "new"})])
+    world.later()
+    update = world.store.update
+
+    def ordered_first(old, new):
+        if moment == "before the record" and new.recorded_position != old.recorded_position:
+            world.store.update = update
+            world.store.put_item(old.path, order)
+        return update(old, new)
+
+    world.store.update = ordered_first
+    loader = world.loader()
+    take = loader._lease.take
+
+    def ordered_then_taken():
+        if moment == "before the lease":
+            loader._lease.take = take
+            world.store.put_item(loader.context.path, order)
+        return take()
+
+    loader._lease.take = ordered_then_taken
+    for _ in range(8):
+        take_turn(loader, threading.Event())
+    record = world.record()
+    assert record.generation == generation + 1
+    assert record.last_full_load_date == record.recorded_full_load_date
+    assert (9, "new") in world.rows()
+
+
 def test_an_operator_pauses(world):
     """ActiveFlag false: nothing is applied, the backlog is still seen."""
     loaded(world)

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
@@ -13,6 +14,7 @@ from cdcloader.loader.table import Outcome
 from cdcloader.state.memory import MemoryStore
 from cdcloader.turns import take_turn
 
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)  # The world's.
 SAID = "every raw file is gone: a TRUNCATE of the source, or a lifecycle rule"
 
 
@@ -258,3 +260,80 @@ def test_a_source_of_changes_alone_is_emptied_too(make_world):
     world.later()
     world.run()
     assert world.rows() == [(2, "x")]
+
+
+def test_a_rewound_table_is_not_emptied(make_world):
+    """A rewind forgets what the table is made of: with the LOAD files gone, its changes are all newer, and no proof."""
+    world = make(make_world, "truncate")
+    world.raw.joinpath("LOAD00000001.parquet").unlink()
+    record = world.record()
+    world.store.update(record, replace(record, last_incremental_file="0.parquet"))
+    assert world.run().outcome is Outcome.IDLE
+    assert world.frame().height == 3
+
+
+def test_a_late_file_before_all_others_empties_nothing(make_world):
+    """A replay from the first file on, where the LOAD files are gone already."""
+    world = make(make_world, "truncate")
+    world.raw.joinpath("LOAD00000001.parquet").unlink()
+    world.cdc([("I", row(4))], at=START + timedelta(seconds=30), visible=world.now)
+    world.later()
+    assert world.run().outcome is Outcome.IDLE
+    assert world.frame().height == 4
+
+
+def test_files_older_than_the_look_back_are_no_emptied_source(make_world):
+    """Somebody took the only file of the look-back away; the listing that shows it does not show the older ones."""
+    world = make_world(on_source_truncate="truncate")
+    world.cdc([("I", row(1))])
+    world.later(7200)
+    name = world.cdc([("I", row(2))])
+    world.later()
+    world.run()
+    (world.raw / name).unlink()
+    world.cdc([("I", row(3))])
+    world.later()
+    loader = world.loader()
+    world.run(loader)
+    assert [id_ for id_, _ in world.rows()] == [1, 2, 3]
+    assert loader.status(look=False)["note"] is None
+
+
+def test_another_raw_folder_is_no_emptied_source(make_world):
+    """DMS writes on to another prefix, and `raw` follows: what the table was made of lies elsewhere."""
+    world = make(make_world, "truncate")
+    world.root.joinpath("raw").rename(world.root / "before")
+    elsewhere = world.root / "elsewhere"
+    world.raw = elsewhere / "raw" / "s" / "t"
+    world.raw.mkdir(parents=True)
+    world.cdc([("I", row(4))])
+    world.later()
+    world.root = elsewhere
+    assert world.run().outcome is Outcome.IDLE
+    assert world.frame().height == 4
+
+
+def test_files_that_were_moved_below_are_no_emptied_source(make_world):
+    """Somebody archived what was applied, in a folder of the source's own."""
+    world = make(make_world, "truncate")
+    world.raw.joinpath("LOAD00000001.parquet").unlink()
+    world.raw.joinpath("done").mkdir()
+    for file in world.raw.glob("2*.parquet"):
+        file.rename(world.raw / "done" / file.name)
+    world.cdc([("I", row(4))])
+    world.later()
+    assert world.run().outcome is Outcome.IDLE
+    assert world.frame().height == 4
+
+
+def test_a_raw_folder_without_anything_is_not_mounted(make_world):
+    """A volume that is not there shows an empty folder in its place: that says nothing about any source."""
+    world = make(make_world, "truncate")
+    shutil.rmtree(world.root / "raw")
+    (world.root / "raw").mkdir()
+    loader = world.loader()
+    for _ in range(2):
+        world.later(1000)
+        assert world.run(loader).outcome is Outcome.IDLE
+    assert world.frame().height == 3
+    assert "is it mounted?" in loader.status(look=False)["note"]

@@ -502,7 +502,7 @@ def test_skipped_files_are_left_out(world):
     world.store.update(record, replace(record, skipped_files={name: etag}))
     world.run()
     assert 60 not in world.frame()["id"].to_list()
-    assert_equal(world)
+    assert name in assert_equal(world).notes[0]
     assert verify(world.loader().context, None, budget_bytes=BUDGET).equal
 
 
@@ -675,3 +675,37 @@ def a_history(world, rows, data):
             world.run()
     world.later(400)
     assert world.run().outcome is Outcome.IDLE
+
+
+@pytest.mark.parametrize("key", [("id",), None])
+def test_an_older_version_does_not_miss_what_came_late(make_world, key):
+    """The record tells of now: what it knows of the look-back says nothing of the version before the late file."""
+    world = make_world(key=key)
+    world.cdc([("I", row(1))])
+    world.later()
+    late = world.now
+    world.later()
+    world.cdc([("I", row(2))])
+    world.later()
+    world.run()
+    world.cdc([("I", row(3))], at=late, visible=world.now)
+    world.later()
+    world.run()
+    world.later(7200)
+    world.cdc([("I", row(4))])
+    world.later()
+    world.run()
+    assert check(world).equal
+    found = check(world, version=0)
+    assert found.equal, as_json(found, show_keys=True)
+    assert any("came late" in note for note in found.notes)
+
+
+def test_what_is_compared_is_told_as_it_is(make_world):
+    """Without a key there is no hash of keys: `--quick` counts rows alone, and says so."""
+    world = make_world(key=None)
+    world.cdc([("I", row(1))])
+    world.later()
+    world.run()
+    assert as_json(check(world, quick=True), show_keys=False)["compared"] == "counts"
+    assert as_json(check(world), show_keys=False)["compared"] == "rows"

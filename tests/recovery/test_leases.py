@@ -179,13 +179,14 @@ def test_long_work_keeps_its_lease(store):
     assert (store.get(PATH).lease_owner, store.get(PATH).lease_expires_at) == (None, None)
 
 
-def test_trouble_of_a_renewal_is_not_trouble_of_the_work(store):
-    """A store that cannot be reached for a while stops no work: the renewals go on when it is back."""
+@pytest.mark.parametrize("trouble", [TransientError("the store is away"), FileNotFoundError("/var/run/secrets/token")])
+def test_trouble_of_a_renewal_is_not_trouble_of_the_work(store, trouble):
+    """A store that cannot be reached for a while, whyever, stops no work: the renewals go on when it is back."""
     get, failing = store.get, threading.Event()
 
     def sometimes(path):
         if failing.is_set() and threading.current_thread().name == "cdcloader-lease":
-            raise TransientError("the store is away")
+            raise trouble
         return get(path)
 
     store.get = sometimes
@@ -201,6 +202,34 @@ def test_trouble_of_a_renewal_is_not_trouble_of_the_work(store):
         assert time.monotonic() < end
         time.sleep(0.02)
     lease.release()
+
+
+def test_a_lease_of_a_deleted_record_is_not_taken_for_ours(store):
+    """An operator deletes the record, and its epochs begin anew: the same number is another loader's lease by then."""
+    sleeper, other = Actor(store, "sleeper"), Actor(store, "other")
+    assert sleeper.lease.take() is not None
+    del store._items[PATH]
+    store.create(Record(path=PATH))
+    taken = other.lease.take()
+    assert taken is not None
+    assert taken.lease_epoch == 1
+    with pytest.raises(StateConflict):
+        sleeper.lease.confirm()
+    assert not sleeper.lease.renew()
+    assert sleeper.lease.take() is None
+    assert not sleeper.lease.held
+
+
+def test_between_two_turns_no_lease_is_held(make_world):
+    """A table with more to do may wait long for its next turn, or get none: no lease and no thread waits with it."""
+    world = make_world()
+    world.load([{"id": 1, "name": "x"}])
+    world.later(400)
+    loader = world.loader()
+    ended = take_turn(loader, threading.Event(), slice_seconds=0)
+    assert (ended.more, ended.step.outcome) == (True, Outcome.DONE)
+    assert world.record().recorded_version == 0
+    assert (world.record().lease_owner, loader._lease.held) == (None, False)
 
 
 def test_a_lease_that_nobody_has_in_hand_is_not_renewed(store):

@@ -370,6 +370,37 @@ def test_a_daemon_that_cannot_beat_goes_on(world, run, caplog):
     until(lambda: store._items.get(REPLICAS_PATH), "an operator has deleted it, and it is written anew")
 
 
+def test_a_beat_that_nobody_foresaw_trouble_of_goes_on(world, run):
+    """Not even a bug ends the thread that beats: the others would take a daemon that works for dead."""
+    look, broken = world.store.replicas, threading.Event()
+
+    def sometimes():
+        if broken.is_set():
+            raise FileNotFoundError("/var/run/secrets/token")
+        return look()
+
+    world.store.replicas = sometimes
+    broken.set()
+    daemon = run(world, "alone", seconds=0.2, poll=0.05)
+    until(lambda: daemon.replica._troubled, "it says so")
+    broken.clear()
+    until(lambda: "alone" in look().beats, "it beats again")
+
+
+@pytest.mark.parametrize("back", [3600, -3600])
+def test_a_clock_that_is_set_anew_stops_no_table(world, run, back):
+    """The schedule goes by the wall clock: set back by an hour, it would rest for an hour."""
+    daemon = run(world, "alone")
+    until(lambda: daemon.looks and not daemon.daemon._running, "the first turn")
+    looked = daemon.looks
+    daemon.daemon.keep_time()
+    time.sleep(0.3)
+    assert daemon.looks == looked, "nothing has happened, and the poll is an hour away"
+    daemon.daemon._wall_ahead += back
+    daemon.daemon.keep_time()
+    until(lambda: daemon.looks > looked, "it is polled at once")
+
+
 def test_a_held_table_is_looked_at_before_the_next_poll(world, run):
     """A lease that a `run --once` left behind is taken after its time, though the poll is an hour away."""
     world.load([{"id": 1, "name": "x"}])
