@@ -47,8 +47,10 @@ def test_a_running_daemon_obeys(kind, make_site, started, until):
     done = order(site, "resume", "sales/lines", "--skip", BAD)
     assert (done.code, done.json["skipped_files"], done.json["active"]) == (0, [BAD], True)
     until(lambda: daemon.status()["sales/lines"]["delta_version"] == 1, "the file behind it is applied", 20)
+    # The backlog is counted at each look, the next of which comes after the commit.
+    until(lambda: daemon.status()["sales/lines"]["backlog_files"] == 0, "nothing waits", 20)
     lines = daemon.status()["sales/lines"]
-    assert (lines["error"], lines["skipped_files"], lines["backlog_files"]) == (None, 1, 0)
+    assert (lines["error"], lines["skipped_files"]) == (None, 1)
     assert ids(site) == [1, 2, 3]
 
     done = order(site, "pause", "sales/lines")
