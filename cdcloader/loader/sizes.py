@@ -42,7 +42,7 @@ def sizes_of(budget_mb: int, shares: int, of: int) -> Sizes:
     with what other tables do.
     """
     share = max(budget_mb - _IMPORTS_MB, budget_mb // 4) * _MIB // of
-    batch_share = max(budget_mb - _RUNNING_MB - budget_mb // _KEYS_PART, budget_mb // 4) * _MIB * shares // of
+    batch_share = max(budget_mb - _RUNNING_MB - budget_mb // _KEYS_PART, budget_mb // 6) * _MIB * shares // of
     return Sizes(
         piece_bytes=share // _PIECE_PART,
         chunk_bytes=min(max(share // _CHUNK_PART, _CHUNK_BYTES[0]), _CHUNK_BYTES[1]),

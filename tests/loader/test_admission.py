@@ -38,7 +38,7 @@ def test_a_table_alone_has_the_whole_budget():
         pass_bytes=1592 * MIB // 12,
     )
     assert sizes_of(256, 1, 1).piece_bytes == 116 * MIB // 12
-    assert sizes_of(256, 1, 1).batch_bytes == 64 * MIB // 2
+    assert sizes_of(256, 1, 1).batch_bytes == 42 * MIB // 2
 
 
 @pytest.mark.parametrize("budget_mb", [64, 256, 512, 2048, 65536])
