@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 
 import polars as pl
 
@@ -64,7 +65,7 @@ class Reading:
 
     def _chunks(self) -> Iterator[Chunk]:
         """Small files are read by several threads, some of them ahead; a large one by the caller's, chunk by chunk."""
-        groups = list(_groups(self._inputs, self._chunk_bytes // _SMALL_SHARE))
+        groups = list(neighbours(self._inputs, self._chunk_bytes // _SMALL_SHARE))
         if len(groups) <= 1:
             for group in groups:
                 yield from self._read(group)
@@ -103,15 +104,26 @@ def _schema(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]
     return schema
 
 
-def _groups(inputs: Sequence[FileInput], size_max: int) -> Iterator[list[FileInput]]:
-    """Neighbours that are small together; a file that is larger stands alone."""
-    group: list[FileInput] = []
+class _Sized(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def kind(self) -> str: ...
+
+
+_File = TypeVar("_File", bound=_Sized)
+
+
+def neighbours(files: Sequence[_File], size_max: int) -> Iterator[list[_File]]:
+    """Neighbours of one kind that are small together; a file that is larger stands alone."""
+    group: list[_File] = []
     size = 0
-    for item in inputs:
-        if group and size + item.size > size_max:
+    for file in files:
+        if group and (size + file.size > size_max or file.kind != group[0].kind):
             yield group
             group, size = [], 0
-        group.append(item)
-        size += item.size
+        group.append(file)
+        size += file.size
     if group:
         yield group

@@ -27,6 +27,7 @@ from cdcloader.loader.context import Context, check_same_layout, overlay
 from cdcloader.loader.holdings import History, Holdings, history, history_of, holdings, replaces_all
 from cdcloader.loader.listing import list_source
 from cdcloader.loader.readback import Readback
+from cdcloader.loader.reading import neighbours
 from cdcloader.source.names import Kind, RawFile
 from cdcloader.source.rows import describe, read, read_together
 from cdcloader.state.record import Record
@@ -248,7 +249,7 @@ class _Comparison:
         """The changes of all files: columns of the table and, with a key, what orders them."""
         files = [*self._held.loads, *self._held.changes]
         first = 0
-        for group in _groups(files, self._context.settings.chunk_bytes // _SMALL_SHARE):
+        for group in neighbours(files, self._context.settings.chunk_bytes // _SMALL_SHARE):
             for rows in self._read(group, names):
                 ordered = self._ordered(rows, first, names)
                 # A key that changes again and again would else make its part as large as its history.
@@ -283,20 +284,6 @@ class _Comparison:
             return rows
         batches = pl.Series([0] * len(self._held.loads) + [batch + 1 for batch in self._held.batches], dtype=pl.Int64)
         return rows.with_columns(batches.gather(rows[FILE]).alias(BATCH))
-
-
-def _groups(files: Sequence[RawFile], size_max: int) -> Iterator[list[RawFile]]:
-    """Neighbours of one kind that are small together; a file that is larger stands alone."""
-    group: list[RawFile] = []
-    size = 0
-    for file in files:
-        if group and (size + file.size > size_max or file.kind is not group[0].kind):
-            yield group
-            group, size = [], 0
-        group.append(file)
-        size += file.size
-    if group:
-        yield group
 
 
 def as_json(found: Verified, *, show_keys: bool) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from cdcloader.loader.table import Outcome
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import Phase, Record
 from cdcloader.turns import take_turn
-from tests.loader.conftest import World
 
 PATH = "bucket/raw/s/t/"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -525,16 +524,3 @@ def test_two_loaders_that_ignore_every_lease_do_no_harm(make_world):
             thread.join(60)
             assert not thread.is_alive()
         check(world, wanted)
-
-
-@pytest.fixture
-def make_world(tmp_path):
-    made = []
-
-    def make(**options):
-        root = tmp_path / str(len(made))
-        root.mkdir()
-        made.append(World(root, **options))
-        return made[-1]
-
-    return make
