@@ -125,17 +125,8 @@ def logged_progress(transactions: Mapping[str, int]) -> tuple[int, int] | None:
 
 def forward(record: Record, account: Account, *, version: int, look_back_seconds: float, now: datetime) -> Record:
     """The record after a commit of ours that it does not know yet."""
-    same = account.generation == record.generation
-    ledger = {**(record.ledger if same else {}), **account.files}
-    # Of a generation that we join in the middle, the files before this commit are not known.
-    begins = account.position == account.floor
-    base = (
-        record.ledger_from
-        if same
-        else account.floor
-        if begins
-        else min(positions(account.files), default=account.position)
-    )
+    ledger, base = _known_before(record, account)
+    ledger |= account.files
     ledger, ledger_from = trim(ledger, max(account.floor, base), account.position, look_back_seconds)
     return replace(
         record.advanced(
@@ -158,6 +149,31 @@ def forward(record: Record, account: Account, *, version: int, look_back_seconds
         full_load_files=account.full_load_files,
         skipped_files=_skipped_after(record, account),
     )
+
+
+def _known_before(record: Record, account: Account) -> tuple[dict[str, str], int]:
+    """The applied files that are known besides a commit's own, and the position from which all of them are."""
+    if account.generation == record.generation:
+        return dict(record.ledger), record.ledger_from
+    if account.position == account.floor:
+        return {}, account.floor
+    first = min(positions(account.files), default=account.position)
+    if _begins_within(record, account, first):
+        # A replay begins before the end of what is known: what lies before it was applied, or it would not.
+        return {name: etag for name, etag in record.ledger.items() if (position_of_name(name) or 0) < first}, (
+            min(record.ledger_from, first)
+        )
+    # Of a generation that we join in the middle, the files before this commit are not known.
+    return {}, first
+
+
+def _begins_within(record: Record, account: Account, first: int) -> bool:
+    """Whether a new generation of the same full load begins with a file that the record's position is behind."""
+    loads = (record.recorded_full_load_date, record.full_load_newest, record.full_load_files, record.floor)
+    same_load = loads == (
+        account.full_load_date, account.full_load_newest, account.full_load_files, account.floor,
+    )  # fmt: skip
+    return same_load and account.generation > record.generation and first <= record.recorded_position
 
 
 def _skipped_after(record: Record, account: Account) -> dict[str, str]:

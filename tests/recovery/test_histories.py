@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cdcloader.source.names import position_of_name, time_of_position
@@ -125,7 +125,18 @@ def plays_well(root, history, options):
     play.scene.check()
 
 
+# The state is lost after a replay, and a file comes that is older than where the replay began.
+LOST_AFTER_REPLAY = [
+    (("new", [("I", row(0))]), ("turns",)),
+    (("late", [("I", row(0))], 60), ("turns",)),
+    (("state_lost",), ("nothing",)),
+    (("new", [("I", row(0))]), ("nothing",)),
+    (("late", [("I", row(4)), ("X", row(0))], 180), ("nothing",)),
+]
+
+
 @settings(max_examples=12)
+@example(history=LOST_AFTER_REPLAY, options={"write_mode": "auto", "partition_by": ()})
 @given(history=histories(keyed=True), options=OPTIONS)
 def test_a_table_with_a_key_converges_whatever_comes_when_and_who_dies(tmp_path_factory, history, options):
     """At the end it equals all files in their order, over the last full load, to two readers."""

@@ -174,7 +174,8 @@ class World:
         """Make files at a steady rate, and let them appear at their times; in the end all have appeared."""
         for source in self.sources.values():
             if not self._free_at[source.table.source]:
-                self._expect(source.load(), source, loading=True)
+                # A source without any file would block its table, however short the world's life.
+                self._expect(source.load() or source.changes(), source, loading=bool(source.table.rows))
         end = time.monotonic() + seconds
         while time.monotonic() < end and not stopping.is_set() and all(keeper.is_alive() for keeper in keepers):
             self._put_due()
