@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from cdcloader.source.partitions import date_folder
+
 
 class Kind(StrEnum):
     """What a DMS file is for."""
@@ -50,9 +52,14 @@ class RawFile:
 
     @property
     def sort_key(self) -> tuple[int, str, str]:
-        """The order among files of one kind: by position and name, or by group, number and name."""
+        """The order among files of one kind: by position, name and folder, or by group, number and name.
+
+        Changes that were committed before midnight and written behind it stand in two folders, in files of one name.
+        """
         if self.kind is Kind.CDC:
-            return (self.position, base_of(self.name), self.name)
+            folder = self.folder
+            date = date_folder(folder[:-1]) if folder else None
+            return (self.position, base_of(self.name), f"{date.date:%Y%m%d%H}/{self.name}" if date else self.name)
         return (0, self.group, f"{self.load_number:020d}/{self.name}")
 
     @property
