@@ -138,8 +138,8 @@ def _ranges(context: Context, styles: set[Style], last: DateFolder | None, start
     """Where new files are in folders of dates; None where only a listing of everything tells."""
     if last is None or styles != {last.style}:
         return None
-    since = min(last.date, local_of_position(start)[0])
-    return ranges_since(last.style, since, context.naming.local_time(context.now()))
+    naming, since = context.naming, min(last.date, local_of_position(start)[0])
+    return ranges_since(last.style, since, naming.local_time(context.now()), naming.name_before(start))
 
 
 def _plain_ranges(context: Context, start: int, *, beside: bool) -> list[Range]:

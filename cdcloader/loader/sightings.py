@@ -16,7 +16,6 @@ class Sightings:
 
     styles: set[Style] = field(default_factory=set)
     swept_at: datetime | None = None
-    zone_told: bool = False
 
     def is_due(self, now: datetime, seconds: float) -> bool:
         """Whether the last search is so many seconds ago; False when there was none."""
