@@ -29,6 +29,7 @@ from cdcloader.objects import Objects
 from cdcloader.source.actions import Batch
 from cdcloader.source.names import position_of_name
 from cdcloader.source.plan import make_plan
+from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import Record
 from cdcloader.turns import take_turn
 
@@ -199,6 +200,49 @@ def test_late_files_in_folders_of_dates(make_site):
     assert dict(world.rows()) == truth
     assert world.record().generation == generation + 1
     site.verify()
+
+
+@pytest.mark.parametrize("named", ["{path}{name}", "{base}", "{name}"])
+def test_a_rewind_to_a_file_in_a_folder(make_site, named):
+    """LastIncrementalFile may be set to a file with its folder or without: what comes after it is applied again."""
+    site = make_site(dms=partitioned("DDMMYYYY"))
+    world = site.world
+    site.load(1, 2)
+    names = []
+    for step in range(4):
+        world.later(50_000)
+        names += [key.removeprefix("s/t/") for key in site.changes(i1=f"a{step}")]
+        site.check()
+    record = world.record()
+    text = named.format(path=record.path, name=names[1], base=names[1].rpartition("/")[2])
+    world.store.update(record, replace(record, last_incremental_file=text))
+    world.batches.clear()
+    site.check()
+    assert [name for batch in world.batches for name in batch.account.files] == names[2:]
+    assert world.record().generation == record.generation + 1
+
+
+@pytest.mark.parametrize("layout", ["ranges", "folders"])
+def test_a_lost_record_knows_the_layout(make_site, layout):
+    """What a state record says of folders is in the Delta log too: nothing is applied again, and a reload is one."""
+    site = make_site(dms=partitioned("YYYYMMDD"))
+    world = site.world
+    site.load(1, 2, parallel_load=layout)
+    world.later(400)
+    site.changes(i1="a")
+    site.check()
+    before = world.record()
+    world.store = MemoryStore()
+    world.later(60)
+    site.changes(i1="b")
+    site.check()
+    after = world.record()
+    assert (after.generation, after.full_load_layout) == (before.generation, before.full_load_layout)
+    assert (before.full_load_layout, len(after.ledger)) == ({"ranges": "segments"}.get(layout, layout), 2)
+    world.later(600)
+    site.load(1, 2, 3, parallel_load=layout)
+    world.later(400)
+    site.check()
 
 
 def test_a_new_process_looks_into_every_folder(make_site):
