@@ -55,8 +55,8 @@ class Site:
         return key
 
     def load(self, *numbers, **options):
-        rows = [row(number) for number in numbers]
-        for file in load_files(self.world.dms, "s/t", self.world.columns, [rows], at=self.world.now, **options):
+        pieces = [[row(number)] for number in numbers]
+        for file in load_files(self.world.dms, "s/t", self.world.columns, pieces, at=self.world.now, **options):
             self.put(file.key, file.content)
         self.truth = dict.fromkeys(numbers, "x")
 
@@ -227,7 +227,7 @@ def test_a_lost_record_knows_the_layout(make_site, layout):
     """What a state record says of folders is in the Delta log too: nothing is applied again, and a reload is one."""
     site = make_site(dms=partitioned("YYYYMMDD"))
     world = site.world
-    site.load(1, 2, parallel_load=layout)
+    site.load(1, 2, parallel=layout)
     world.later(400)
     site.changes(i1="a")
     site.check()
@@ -240,7 +240,7 @@ def test_a_lost_record_knows_the_layout(make_site, layout):
     assert (after.generation, after.full_load_layout) == (before.generation, before.full_load_layout)
     assert (before.full_load_layout, len(after.ledger)) == ({"ranges": "segments"}.get(layout, layout), 2)
     world.later(600)
-    site.load(1, 2, 3, parallel_load=layout)
+    site.load(1, 2, 3, parallel=layout)
     world.later(400)
     site.check()
 
@@ -419,9 +419,7 @@ def test_numbered_files_in_a_folder_per_day(make_site):
     """The articles' layout: data and cdc files by day and number, complete by the marker, reloaded another day."""
     site = make_site(dms=DmsSettings(format="parquet"))
     world = site.world
-    site.put("s/t/20260301/data-00001.parquet", render_load(world.dms, world.columns, [row(1), row(2)]))
-    site.put("s/t/20260301/FULL_LOAD_COMPLETE", b"")
-    site.truth = {1: "x", 2: "x"}
+    site.load(1, 2, layout="articles")
     site.check()
     for number in (1, 2, 10):
         world.later(60)
