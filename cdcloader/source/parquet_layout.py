@@ -20,7 +20,7 @@ from cdcloader.source.row_format import (
     FileInput,
     RowFormat,
     columns_of,
-    configured_time_place,
+    place_of,
     resolve,
     usual_time_places,
 )
@@ -64,7 +64,7 @@ def _time_place(
 ) -> int | None:
     """DMS's timestamp column: as configured, the only REQUIRED column if it is text, or by its usual names."""
     if fmt.timestamp_column is not None:
-        return configured_time_place(names, fmt.timestamp_column)
+        return place_of(names, fmt.timestamp_column)
     schema = parquet.schema_arrow
     required = [place for place in range(len(names)) if not schema.field(place).nullable]
     candidates = [*(required if len(required) == 1 else []), *usual_time_places(names)]

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cdcloader.changes.net import FILE
 from cdcloader.changes.schema import Schema, fits, polars_type
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, short_op
 from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
@@ -317,7 +317,8 @@ class _Reader:
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
                 typed[helper] = _text(values) if helper == columns.op else values
-        return frame, pl.DataFrame(list(typed.values())), failed
+        ready = pl.DataFrame(list(typed.values()))
+        return frame, short_op(ready, columns, self.file, self.fmt), failed
 
     def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
