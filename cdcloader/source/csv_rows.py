@@ -180,7 +180,7 @@ class _Reader(TextReader):
                 if parsed.null_count() > column.null_count() or (name in self.inferred and is_lax(column, kind).any()):
                     return None
                 typed.append(parsed)
-            elif _overflows(column, kind):
+            elif _overflows(column, kind) or (kind in ("float", "double") and column.is_infinite().any()):
                 return None
             else:
                 typed.append(column.cast(polars_type(kind)))
