@@ -122,9 +122,9 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
     width = Counter(len(record) for record in records).most_common(1)[0][0]
     rows = [record for record in records if len(record) == width]
     extra = width - len(body)
-    if extra == 0:
+    has_op = _is_op_place(rows, file, fmt)
+    if extra == 0 and not (has_op and _cannot_begin_with_op(body, file, fmt)):
         return columns_of(body, None, None, file, fmt)
-    has_op = _is_op_place(rows, file)
     has_time = all(_is_time(row[1 if has_op else 0], fmt) for row in rows)
     if extra == 1 and has_op:
         return columns_of((op_name, *body), 0, None, file, fmt)
@@ -133,18 +133,30 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
     if extra == 2 and has_op and has_time:
         return columns_of((op_name, time_name, *body), 0, 1, file, fmt)
     raise TableError(
-        f"the rows have {width} fields, and the table's columns are {len(body)} ({', '.join(body)})",
+        f"the rows have {width} fields{', Op among them' if has_op else ''}, and the table's columns are {len(body)} "
+        f"({', '.join(body)})",
         where=file.name,
         hint=f"the source's columns may have changed: {WIDTH_HINT}",
     )
 
 
-def _is_op_place(rows: Sequence[Sequence[str]], file: FileInput) -> bool:
-    """Whether the first fields are operations: all of them in a LOAD file, where a column may hold an I too."""
+def _is_op_place(rows: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) -> bool:
+    """Whether the first fields are operations: all of them where Op may be missing, as a column may hold an I too."""
     letters = [OPERATIONS.get(row[0].strip().upper()) for row in rows]
     if file.kind == "load":
         return all(letter == "I" for letter in letters)
-    return any(letters)
+    return all(letters) if fmt.changes_without_op == "insert" else any(letters)
+
+
+def _cannot_begin_with_op(body: Sequence[str], file: FileInput, fmt: RowFormat) -> bool:
+    """Whether rows that begin with operations have lost a column: they would be read as shifted by one.
+
+    Changes have Op more often than their first column holds nothing but its letters; a LOAD file seldom has it.
+    """
+    if fmt.op_column is not None and place_of(body, fmt.op_column) is not None:
+        return False
+    text = any(field.type == "string" for field in fmt.known if field.name == body[0])
+    return file.kind == "cdc" or not text
 
 
 def _known_names(fmt: RowFormat) -> tuple[str, str, tuple[str, ...]]:
