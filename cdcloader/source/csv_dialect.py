@@ -32,10 +32,9 @@ def plain_piece(piece: Piece, csv: CsvFormat) -> tuple[Piece, CsvFormat]:
     text = bytes(piece.text)
     delimiter, row_end, quote = _stand_ins(text)
     plain = replace(csv, delimiter=delimiter.decode(), row_delimiter=None)
-    if not (csv.quote and piece.quoted):
-        rewritten = _replaced(text, csv, delimiter, row_end)
-        if rewritten is not None:
-            return Piece(memoryview(rewritten), piece.skipped, quoted=False), plain
+    rewritten = _replaced(text, csv, delimiter, row_end)
+    if rewritten is not None:
+        return Piece(memoryview(rewritten), piece.skipped, piece.quoted), plain
     plain = replace(plain, quote=csv.quote or quote.decode())
     rewritten = b"".join(_rewritten(text, csv, plain))
     return Piece(memoryview(rewritten), piece.skipped), plain
@@ -54,13 +53,28 @@ def _stand_ins(text: bytes) -> list[bytes]:
 
 
 def _replaced(text: bytes, csv: CsvFormat, delimiter: bytes, row_end: bytes) -> bytes | None:
-    """The rewritten text, if it has no quotes that count; None when a value holds a line end."""
-    if csv.row_delimiter is None:
-        return text.replace(csv.delimiter.encode(), delimiter)
-    ended = text.replace(csv.row_delimiter.encode(), row_end)
-    if b"\n" in ended or b"\r" in ended:
+    """The rewritten text, by what stands outside of quotes; None when that does not tell all."""
+    quote = (csv.quote or "").encode()
+    parts = text.split(quote) if quote else [text]
+    outside = parts[::2]
+    if len(parts) % 2 == 0 or not _stand_at_borders(outside, csv):
         return None
-    return ended.replace(csv.delimiter.encode(), delimiter).replace(row_end, b"\n")
+    if csv.row_delimiter is not None:
+        own = csv.row_delimiter.encode()
+        outside = [part.replace(own, row_end) for part in outside]
+        if any(b"\n" in part or b"\r" in part for part in outside):
+            return None
+    wide = csv.delimiter.encode()
+    parts[::2] = [part.replace(wide, delimiter).replace(row_end, b"\n") for part in outside]
+    return quote.join(parts)
+
+
+def _stand_at_borders(outside: list[bytes], csv: CsvFormat) -> bool:
+    """Whether each quote opens at a value's start, or closes at its end: none is a character of its value."""
+    ends = (b"\n", b"\r") if csv.row_delimiter is None else (csv.row_delimiter.encode(),)
+    borders = (csv.delimiter.encode(), *ends)
+    opens = all(not part or part.endswith(borders) for part in outside[:-1])
+    return opens and all(not part or part.startswith(borders) for part in outside[1:])
 
 
 def _rewritten(text: bytes, csv: CsvFormat, plain: CsvFormat) -> Iterator[bytes]:

@@ -356,7 +356,12 @@ def _delimiter(csv: CsvFormat) -> bytes:
 def value_pattern(csv: CsvFormat) -> bytes:
     """A value in or without quotes."""
     delimiter, end = re.escape(csv.delimiter.encode()), _record_end(csv).pattern
-    plain = rb"[^%b\r\n]*+" % delimiter if csv.plain else rb"(?:(?!%b|%b).)*+" % (end, delimiter)
+    plain = rb"[^%b\r\n]*+" % delimiter
+    if not csv.plain:
+        starts = re.escape(
+            csv.delimiter.encode()[:1] + (csv.row_delimiter.encode()[:1] if csv.row_delimiter else b"\r\n")
+        )
+        plain = rb"(?:[^%b]++|(?!%b|%b).)*+" % (starts, end, delimiter)
     if not csv.quote:
         return plain
     quote = re.escape(csv.quote.encode())

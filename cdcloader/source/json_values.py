@@ -43,10 +43,13 @@ _DECODER = json.JSONDecoder(object_pairs_hook=Members, parse_float=Number, parse
 
 
 def row_of(line: bytes, names: Names) -> dict[str, object]:
-    """The values of one line by column; BadLineError where it is no object, or names a column twice."""
+    """The values of one line, without blanks around it, by column; BadLineError where it is no row."""
     try:
-        members = _DECODER.decode(line.decode())
-        if isinstance(members, Members) and rb"\ud" in line.lower():
+        text = line.decode()
+        members, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise BadLineError(f"no JSON object: Extra data (character {end + 1})")
+        if isinstance(members, Members) and rb"\u" in line and rb"\ud" in line.lower():
             # Half of a pair of surrogates can be escaped, and is no text that a table could hold.
             _rendered(members).encode()
     except UnicodeEncodeError as error:
@@ -59,7 +62,10 @@ def row_of(line: bytes, names: Names) -> dict[str, object]:
         raise BadLineError("no row: it is nested too deeply") from error
     if not isinstance(members, Members):
         raise BadLineError("JSON, but no object")
-    row = {names.of(key): value for key, value in members}
+    try:
+        row = {names.spelled[key]: value for key, value in members}
+    except KeyError:
+        row = {names.of(key): value for key, value in members}
     if len(row) < len(members):
         keys = [names.of(key) for key, _ in members]
         twice = next(key for key in keys if keys.count(key) > 1)
