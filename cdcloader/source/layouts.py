@@ -33,7 +33,7 @@ _NEAR = timedelta(minutes=30)
 _QUARTER = timedelta(minutes=15)
 _OFFSET_MAX = timedelta(hours=14)
 _NUMERIC = re.compile(r"[0-9_/-]+|year=.*")
-_VERSION = re.compile(r"v[0-9]{8,}")
+_VERSION = re.compile(r"v[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)

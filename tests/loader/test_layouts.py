@@ -262,8 +262,8 @@ def test_a_new_process_looks_into_every_folder(make_site):
 
 
 @pytest.mark.parametrize(("sequence", "delimiter"), [("YYYYMMDD", "SLASH"), ("YYYYMM", "NONE"), ("DDMMYYYY", "DASH")])
-def test_date_partitions_are_switched_on(make_site, sequence, delimiter):
-    """A task whose files begin to stand in folders: a loader that runs sees them in time, and so does a new one."""
+def test_date_partitions_are_switched_on_and_off(make_site, lists, sequence, delimiter):
+    """A task whose files begin to stand in folders: a loader that runs sees them in time, and their end."""
     site = make_site(dms=DmsSettings(format="parquet"))
     world = site.world
     site.load(1, 2)
@@ -279,6 +279,14 @@ def test_date_partitions_are_switched_on(make_site, sequence, delimiter):
     world.later(60)
     site.changes(i1="next")
     site.check(loader)
+    world.dms = DmsSettings(format="parquet")
+    for step in range(3):
+        world.later(LOOK_BACK)
+        site.changes(i1=f"off {step}")
+        site.check(loader)
+    lists.clear()
+    site.check(loader)
+    assert len(lists) == 1
 
 
 def test_a_plain_source_costs_one_request(make_site, lists):
