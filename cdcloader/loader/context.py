@@ -141,7 +141,7 @@ class Context:
 
     def row_format(self, known: Schema) -> RowFormat:
         """How the raw files are read, given the columns whose types are fixed."""
-        csv = self.table.csv
+        csv, image = self.table.csv, self.table.before_image
         return RowFormat(
             primary_key=self.table.primary_key,
             known=known,
@@ -150,11 +150,15 @@ class Context:
                 delimiter=csv.delimiter,
                 quote=csv.quote,
                 null_values=tuple(csv.null_values),
+                no_supplemental_value=csv.no_supplemental_value,
             ),
             timestamps=self.table.timestamps,
             timestamp_column=self.table.timestamp_column,
             sequence_by=self.table.sequence_by,
             keep_columns=self.table.keep_columns,
+            before_image=(image.prefix, image.suffix) if image else None,
+            partial_updates=self.table.partial_updates,
+            partial_columns=self.table.partial_columns,
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:
@@ -200,9 +204,13 @@ def overlay(schema: Schema, table: Table) -> Schema:
 
 
 def check_columns(table: Table, schema: Schema, where: str) -> None:
-    """TableError when the config names key or partition columns that the table does not have."""
+    """TableError when the config names columns that the table does not have."""
     names = {column.name for column in schema}
-    for label, wanted in (("primary_key", table.primary_key or ()), ("partition_by", table.partition_by)):
+    for label, wanted in (
+        ("primary_key", table.primary_key or ()),
+        ("partition_by", table.partition_by),
+        ("partial_columns", table.partial_columns),
+    ):
         missing = [name for name in wanted if name not in names]
         if missing:
             raise TableError(

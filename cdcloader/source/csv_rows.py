@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from cdcloader.changes.net import UNSET
 from cdcloader.changes.schema import Schema, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
@@ -142,6 +144,7 @@ def _reader(file: FileInput, fmt: RowFormat, schema: Schema, columns: Columns, i
     if columns.op is not None:
         types[columns.op] = "string"
     types |= {name: "string" for name in fmt.sequence_by if name not in types}
+    types |= {image: fixed[name] for name, image in columns.before if image not in types}
     if columns.time is not None:
         types.setdefault(columns.time, "timestamp")
     return _Reader(file, fmt, schema, columns, types, inferred & types.keys())
@@ -167,8 +170,9 @@ class _Reader:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
         fast = None
         if not piece.skipped:
+            partial = self._is_partial(piece)
             tries = (self._fast(piece, decimals_as_text=way) for way in (True, False))
-            fast = next((frame for frame in tries if frame is not None), None)
+            fast = self._partial(piece) if partial else next((frame for frame in tries if frame is not None), None)
         if fast is None:
             return self._slow(piece, first)
         numbers = pl.int_range(first, first + fast.height, eager=True)
@@ -212,6 +216,37 @@ class _Reader:
                 typed.append(column.cast(polars_type(kind)))
         frame = pl.DataFrame(typed)
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
+
+    def _is_partial(self, piece: Piece) -> bool:
+        """Whether there may be cells in the piece that the source did not log."""
+        token = self.fmt.csv.no_supplemental_value
+        return token is not None and re.search(re.escape(token.encode()), piece.text) is not None
+
+    def _partial(self, piece: Piece) -> pl.DataFrame | None:
+        """What `_fast` gives, of a piece in which cells may be unset: every column is read as text."""
+        try:
+            table = self._parse(
+                piece.text, list(self.types), dict.fromkeys(self.types, pa.string()), quoted=piece.quoted
+            )
+        except pa.ArrowInvalid:
+            return None
+        texts, unset = self._without_token(cast("pl.DataFrame", pl.from_arrow(table)))
+        typed = [parse_text(texts[name], kind).alias(name) for name, kind in self.types.items()]
+        failed = any(values.null_count() > texts[values.name].null_count() for values in typed)
+        if failed or any(_lax(texts[name], self.types[name]).any() for name in self.inferred):
+            return None
+        frame = pl.DataFrame([*typed, *unset])
+        return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
+
+    def _without_token(self, texts: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.Series]]:
+        """Columns of text with NULL where the source did not log the cell, and the `UNSET` columns that say where."""
+        token = self.fmt.csv.no_supplemental_value
+        if token is None:
+            return texts, []
+        values = [name for name in texts.columns if name != self.columns.op]
+        unset = [(texts[name] == token).fill_null(value=False).alias(UNSET + name) for name in values]
+        cleared = [texts[name].set(mask, None) for name, mask in zip(values, unset, strict=True)]
+        return texts.with_columns(cleared), unset
 
     def _read_as_text(self, piece: Piece) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
@@ -304,7 +339,9 @@ class _Reader:
         return cast("pl.DataFrame", pl.from_arrow(self._parse(text, names, dict.fromkeys(names, pa.string()), invalid)))
 
     def _typed(self, texts: pl.DataFrame, numbers: pl.Series) -> tuple[Chunk, dict[str, str]]:
-        typed: list[pl.Series] = []
+        original = texts
+        texts, unset = self._without_token(texts)
+        typed: list[pl.Series] = [*unset]
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}
         for name, kind in self.types.items():
@@ -323,7 +360,7 @@ class _Reader:
                 reasons = pl.select(pl.coalesce(pl.lit(reasons), pl.when(pl.lit(failed)).then(message))).to_series()
         chunk = checked_chunk(
             pl.DataFrame(typed), self.columns, self.file, self.fmt, self.schema, numbers,
-            reasons=reasons, raw=lambda bad: self._raw(texts.filter(bad)),
+            reasons=reasons, raw=lambda bad: self._raw(original.filter(bad)),
         )  # fmt: skip
         return chunk, misfits
 

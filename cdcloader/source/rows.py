@@ -38,7 +38,7 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
             if layout is not None:
                 csv_files.append((file, layout))
                 for name in layout.columns.source:
-                    types[name] = types.get(name) or known.get(name) or _helper_type(name, layout.columns)
+                    types[name] = types.get(name) or known.get(name) or _helper_type(name, layout.columns, fmt)
             continue
         found = parquet_layout(file, fmt, names)
         for name in found.columns.source:
@@ -94,9 +94,10 @@ def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout
         return file_layout(stream, file, fmt, names)
 
 
-def _helper_type(name: str, columns: Columns) -> str | None:
+def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
     """Kept helper columns of CSV files are text, and not inferred: their digits are identifiers."""
-    return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
+    is_helper = name in (columns.op, columns.time) or is_rule_added(name, columns.names, fmt)
+    return "string" if is_helper else None
 
 
 def _wider(name: str, old: str | None, new: str, old_file: str, new_file: str) -> str:
