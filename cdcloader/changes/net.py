@@ -59,8 +59,8 @@ def net_places(rows: pl.DataFrame, key: Sequence[str]) -> pl.Series:
 def net_plan(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Where each key's net change comes from, in key order, to be `picked`: `PLACE` is that of its last change.
 
-    For each column that may be unset, the `UNSET` column holds the place of the change that set it last, NULL where none
-    did. Rows must stand in (file, row) order.
+    For each column that may be unset, the `UNSET` column holds the place of the change that set it last, NULL where
+    none did. Rows must stand in (file, row) order.
     """
     unset = unset_columns(rows.columns)
     if not unset:

@@ -74,7 +74,7 @@ def _old_values(target: Target, nets: pl.Series, names: Sequence[str], located: 
         return _read(target, found.file, hits.positions, names).with_columns(pl.Series(NET, hits.nets))
 
     types = polars_schema(target.schema)
-    schema = {**{_OLD + name: types[name] for name in names}, NET: pl.UInt32}
+    schema = pl.Schema({**{_OLD + name: types[name] for name in names}, NET: pl.UInt32()})
     with ThreadPoolExecutor(_READERS, thread_name_prefix="cdcloader-old") as pool:
         frames = [frame.cast(schema).select(schema) for frame in pool.map(old, located)]
     # A foreign writer may have left a key there twice.

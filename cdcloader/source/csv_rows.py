@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from cdcloader.changes.net import UNSET
 from cdcloader.changes.schema import Schema, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
@@ -27,6 +25,7 @@ from cdcloader.source.csv_records import Piece, first_record, holds_odd_zeros, p
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat
 from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, digits_fit, parse_text
+from cdcloader.source.unlogged import holds_unlogged, without_unlogged
 
 _HEAD_BYTES = 2**16
 _BLOCK_BYTES = 2**22
@@ -170,7 +169,7 @@ class _Reader:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
         fast = None
         if not piece.skipped:
-            partial = self._is_partial(piece)
+            partial = holds_unlogged(piece.text, self.fmt.csv)
             tries = (self._fast(piece, decimals_as_text=way) for way in (True, False))
             fast = self._partial(piece) if partial else next((frame for frame in tries if frame is not None), None)
         if fast is None:
@@ -217,11 +216,6 @@ class _Reader:
         frame = pl.DataFrame(typed)
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
 
-    def _is_partial(self, piece: Piece) -> bool:
-        """Whether there may be cells in the piece that the source did not log."""
-        token = self.fmt.csv.no_supplemental_value
-        return token is not None and re.search(re.escape(token.encode()), piece.text) is not None
-
     def _partial(self, piece: Piece) -> pl.DataFrame | None:
         """What `_fast` gives, of a piece in which cells may be unset: every column is read as text."""
         try:
@@ -230,23 +224,13 @@ class _Reader:
             )
         except pa.ArrowInvalid:
             return None
-        texts, unset = self._without_token(cast("pl.DataFrame", pl.from_arrow(table)))
+        texts, unset = without_unlogged(cast("pl.DataFrame", pl.from_arrow(table)), self.columns.op, self.fmt.csv)
         typed = [parse_text(texts[name], kind).alias(name) for name, kind in self.types.items()]
         failed = any(values.null_count() > texts[values.name].null_count() for values in typed)
         if failed or any(_lax(texts[name], self.types[name]).any() for name in self.inferred):
             return None
         frame = pl.DataFrame([*typed, *unset])
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
-
-    def _without_token(self, texts: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.Series]]:
-        """Columns of text with NULL where the source did not log the cell, and the `UNSET` columns that say where."""
-        token = self.fmt.csv.no_supplemental_value
-        if token is None:
-            return texts, []
-        values = [name for name in texts.columns if name != self.columns.op]
-        unset = [(texts[name] == token).fill_null(value=False).alias(UNSET + name) for name in values]
-        cleared = [texts[name].set(mask, None) for name, mask in zip(values, unset, strict=True)]
-        return texts.with_columns(cleared), unset
 
     def _read_as_text(self, piece: Piece) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
@@ -340,7 +324,7 @@ class _Reader:
 
     def _typed(self, texts: pl.DataFrame, numbers: pl.Series) -> tuple[Chunk, dict[str, str]]:
         original = texts
-        texts, unset = self._without_token(texts)
+        texts, unset = without_unlogged(texts, self.columns.op, self.fmt.csv)
         typed: list[pl.Series] = [*unset]
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}

@@ -32,9 +32,8 @@ class CsvFormat:
     @property
     def nothings(self) -> tuple[str, ...]:
         """All texts that are no value."""
-        return (
-            self.null_values if self.no_supplemental_value is None else (*self.null_values, self.no_supplemental_value)
-        )
+        token = self.no_supplemental_value
+        return self.null_values if token is None else (*self.null_values, token)
 
 
 @dataclass(frozen=True, slots=True)
