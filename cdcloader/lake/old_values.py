@@ -76,7 +76,7 @@ def _old_values(target: Target, nets: pl.Series, names: Sequence[str], located: 
     types = polars_schema(target.schema)
     schema = pl.Schema({**{_OLD + name: types[name] for name in names}, NET: pl.UInt32()})
     with ThreadPoolExecutor(_READERS, thread_name_prefix="cdcloader-old") as pool:
-        frames = [frame.cast(schema).select(schema) for frame in pool.map(old, located)]
+        frames = [frame.select(schema.names()).cast(schema) for frame in pool.map(old, located)]
     # A foreign writer may have left a key there twice.
     return pl.concat([pl.DataFrame(schema=schema), *frames]).unique(NET, keep="last", maintain_order=True)
 
