@@ -212,7 +212,7 @@ class BeforeImage(Model):
     """How DMS names the columns that hold values as they were before a change (add-before-image-columns)."""
 
     prefix: str = "BI_"
-    suffix: str = ""
+    suffix: str = Field(default="", validate_default=True)
 
     @checks("suffix")
     @classmethod

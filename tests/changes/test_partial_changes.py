@@ -70,7 +70,9 @@ def test_a_net_change_takes_each_value_from_the_change_that_set_it_last(changes,
 
 
 @settings(deadline=None)
-@given(CHANGES, st.booleans(), st.integers(1, 12), st.integers(1, 2_000), st.integers(1, 500), st.sampled_from([2, 512]))
+@given(
+    CHANGES, st.booleans(), st.integers(1, 12), st.integers(1, 2_000), st.integers(1, 500), st.sampled_from([2, 512])
+)
 def test_partial_rows_are_the_same_by_way_of_the_disk(changes, sequenced, step, batch_bytes, pass_bytes, fan_in):
     """Parts that are netted, put aside and merged make the net changes of the whole, whatever a sequence says."""
     frame = frame_of(changes, sequenced=sequenced)

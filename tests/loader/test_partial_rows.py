@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import random
-from contextlib import contextmanager
 from datetime import timedelta
 
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdcloader.changes.schema import Field
-from cdcloader.config.models import BeforeImage, Csv
+from cdcloader.config.models import Csv
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.loader.verify import verify
 from cdcloader.source.actions import Limits
@@ -70,9 +68,7 @@ class Story:
 
     def content(self, changes):
         """A CDC file's bytes, with before-images of the key."""
-        rows = [
-            (op, *key, *values, *(old if op == "U" and old else (None, None))) for op, key, old, values in changes
-        ]
+        rows = [(op, *key, *values, *(old if op == "U" and old else (None, None))) for op, key, old, values in changes]
         names = ["Op", *COLUMNS, "BI_id", "BI_code"]
         if self.is_csv:
             lines = [",".join(names), *(",".join("" if v is None else str(v) for v in row) for row in rows)]
