@@ -21,7 +21,7 @@ from cdcloader.lake.snapshot import DataFile
 from cdcloader.lake.target import STORED_SHARE, Target
 
 _OLD = "__old_"
-# Files are read side by side: on S3 most of the time is waiting.
+# So many files are read side by side, if they fit: on S3 most of the time is waiting.
 _READERS = 8
 
 
@@ -74,8 +74,10 @@ def _old_values(target: Target, nets: pl.Series, names: Sequence[str], located: 
         return _read(target, found.file, hits.positions, names).with_columns(pl.Series(NET, hits.nets))
 
     types = polars_schema(target.schema)
+    largest = max((found.file.size for found in located), default=0)
+    readers = min(_READERS, max(1, target.keys.memory_bytes // max(1, largest)))
     schema = pl.Schema({**{_OLD + name: types[name] for name in names}, NET: pl.UInt32()})
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="cdcloader-old") as pool:
+    with ThreadPoolExecutor(readers, thread_name_prefix="cdcloader-old") as pool:
         frames = [frame.select(schema.names()).cast(schema) for frame in pool.map(old, located)]
     # A foreign writer may have left a key there twice.
     return pl.concat([pl.DataFrame(schema=schema), *frames]).unique(NET, keep="last", maintain_order=True)

@@ -67,6 +67,8 @@ def unset_cells(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: Row
     for name in fmt.unset_names(name for name in columns.source if name in frame.columns):
         told = pl.col(UNSET + name) if UNSET + name in frame.columns else pl.lit(value=False)
         found[name] = is_update & (told | pl.col(name).is_null() if fmt.is_partial(name) else told)
+    if not found:
+        return {}
     return frame.select(mask.fill_null(value=False).alias(name) for name, mask in found.items()).to_dict()
 
 

@@ -7,12 +7,14 @@ import random
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdcloader.changes.schema import Field
 from cdcloader.config.models import Csv
 from cdcloader.demo.dms_writer import DmsSettings
+from cdcloader.errors import TableError
 from cdcloader.loader.verify import verify
 from cdcloader.source.actions import Limits
 from tests.readers import by_duckdb, by_polars
@@ -119,7 +121,7 @@ def accounts(world):
     return [done.account for done in world.batches if done is not None]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=16)
 @given(
     seed=st.integers(0, 1 << 20),
     way=st.sampled_from(sorted(WAYS)),
@@ -165,3 +167,99 @@ def test_any_history_is_what_a_dict_says(world_class, tmp_path_factory, seed, wa
     found = verify(world.loader().context, world.record(), budget_bytes=1 << 30)
     assert found.equal, found
     assert verify(world.loader().context, world.record(), budget_bytes=1 << 30, quick=True).equal
+
+
+def row(op, key, old=None, values=("p", 1, "x")):
+    return op, (key, "a"), None if old is None else (old, "a"), values
+
+
+@pytest.mark.parametrize("max_files", [1, 500])
+def test_swaps_and_chains_of_keys(make_world, max_files):
+    """1 and 2 change places by way of 9, and 3 becomes 4 becomes 5, in one batch or file by file."""
+    world = make_world(columns=tuple(COLUMNS.items()), key=KEY)
+    world.limits = Limits(max_files, 1 << 30, 300, 300)
+    told = story(world, "overwrite")
+    files = [
+        [row("I", n, values=("p", n, f"was {n}")) for n in (1, 2, 3)],
+        [row("U", 9, 1, ("p", 1, "was 1")), row("U", 1, 2, ("p", 2, "was 2"))],
+        [row("U", 2, 9, ("q", 1, "was 1")), row("U", 4, 3, ("p", 3, "was 3")), row("U", 5, 4, ("p", 3, "was 3"))],
+    ]
+    for number, changes in enumerate(files):
+        told.put(number, changes)
+    world.run()
+    assert [(found[0], found[4]) for found in world.rows()] == [(1, "was 2"), (2, "was 1"), (5, "was 3")]
+    done = accounts(world)
+    # Each of the five counts as a D and as itself.
+    assert sum(account.rows_in for account in done) == 3 + 2 * 5
+    assert sum(account.inserted - account.deleted for account in done) == 3
+
+
+def test_a_changed_key_in_an_insert_only_table_has_no_effect(make_world):
+    """Its U goes to quarantine, as every U does."""
+    world = make_world(columns=tuple(COLUMNS.items()), key=None)
+    told = story(world, "overwrite")
+    told.put(0, [row("I", 1), row("U", 2, 1)])
+    world.run()
+    assert (accounts(world)[0].rows_in, accounts(world)[0].quarantined) == (2, 1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 1 << 20), tiny=st.booleans(), max_files=st.sampled_from([2, 500]))
+def test_a_sequence_orders_partial_rows_of_a_batch(world_class, tmp_path_factory, seed, tiny, max_files):
+    """What is kept is what the sequence says, also where a batch is larger than memory; `verify` agrees."""
+    rng = random.Random(seed)
+    columns = {**COLUMNS, "seq": "long"}
+    ruled = {"sequence_by": ("seq",), "partial_updates": "keep", "partial_columns": ("part", "v")}
+    world = world_class(tmp_path_factory.mktemp("world"), columns=tuple(columns.items()), key=KEY, **ruled)
+    world.limits = Limits(max_files, 1 << 30, 300, 300)
+    for name, value in TINY.items() if tiny else ():
+        setattr(world, name, value)
+    state: dict[tuple, dict] = {}
+    files = [
+        [(op, key, values, rng.randrange(9)) for op, key, _, values in some_changes(rng, "keep", rng.randrange(1, 30))]
+        for _ in range(4)
+    ]
+    for changes in files:
+        world.cdc(
+            [
+                (op, {**dict(zip(KEY, key, strict=True)), **dict(zip(VALUES, values, strict=True)), "seq": seq})
+                for op, key, values, seq in changes
+            ],
+            world.later(),
+        )
+    world.run()
+    told = Story(world, "keep some")
+    for first in range(0, len(files), max_files):
+        batch = [change for changes in files[first : first + max_files] for change in changes]
+        for op, key, values, seq in sorted(batch, key=lambda change: change[3]):
+            cells = dict(zip(VALUES, values, strict=True))
+            if op == "D":
+                state.pop(key, None)
+                continue
+            before = state.get(key, {}) if op == "U" else {}
+            state[key] = {
+                "seq": seq, **{n: before.get(n) if told.kept(op, n, cells[n]) else cells[n] for n in VALUES}
+            }  # fmt: skip
+    expected = sorted((*key, *(row[name] for name in (*VALUES, "seq"))) for key, row in state.items())
+    assert sorted(by_polars(world.path, (*SCHEMA, Field("seq", "long"))).rows(), key=lambda row: row[:2]) == expected
+    assert verify(world.loader().context, world.record(), budget_bytes=1 << 30).equal
+
+
+def test_a_load_knows_no_unset_cells(make_world):
+    """NULL of a full load is NULL; the first partial row after it keeps what the load has."""
+    world = make_world(columns=tuple(COLUMNS.items()), key=KEY, partial_updates="keep")
+    world.load([{"id": 1, "code": "a", "part": "p", "n": None, "v": "x"}])
+    world.later(600)
+    world.run()
+    world.cdc([("U", {"id": 1, "code": "a", "n": 5})], world.later())
+    world.later()
+    world.run()
+    assert world.rows() == [(1, "a", "p", 5, "x")]
+
+
+def test_partial_columns_that_the_table_lacks_stop_it(make_world):
+    """A name that is misspelt would keep nothing."""
+    world = make_world(partial_updates="keep", partial_columns=("nmae",))
+    world.cdc([("I", {"id": 1, "name": "x"})], world.later())
+    with pytest.raises(TableError, match="partial_columns names 'nmae'"):
+        world.run()
