@@ -205,7 +205,7 @@ class Csv(Model):
     @classmethod
     def _tells_apart(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value == "" or (value is not None and value in info.data.get("null_values", ())):
-            raise ValueError(f"{shown(value)} would be NULL too; it should be a text that no value has")
+            raise ValueError(f"{shown(value)} would be NULL too; it should be another text")
         return value
 
 

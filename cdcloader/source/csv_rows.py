@@ -168,10 +168,9 @@ class _Reader:
     def read(self, piece: Piece, first: int) -> tuple[Chunk, int]:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
         fast = None
-        if not piece.skipped:
-            partial = holds_unlogged(piece.text, self.fmt.csv)
+        if not piece.skipped and not holds_unlogged(piece.text, self.fmt.csv):
             tries = (self._fast(piece, decimals_as_text=way) for way in (True, False))
-            fast = self._partial(piece) if partial else next((frame for frame in tries if frame is not None), None)
+            fast = next((frame for frame in tries if frame is not None), None)
         if fast is None:
             return self._slow(piece, first)
         numbers = pl.int_range(first, first + fast.height, eager=True)
@@ -216,22 +215,6 @@ class _Reader:
         frame = pl.DataFrame(typed)
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
 
-    def _partial(self, piece: Piece) -> pl.DataFrame | None:
-        """What `_fast` gives, of a piece in which cells may be unset: every column is read as text."""
-        try:
-            table = self._parse(
-                piece.text, list(self.types), dict.fromkeys(self.types, pa.string()), quoted=piece.quoted
-            )
-        except pa.ArrowInvalid:
-            return None
-        texts, unset = without_unlogged(cast("pl.DataFrame", pl.from_arrow(table)), self.columns.op, self.fmt.csv)
-        typed = [parse_text(texts[name], kind).alias(name) for name, kind in self.types.items()]
-        failed = any(values.null_count() > texts[values.name].null_count() for values in typed)
-        if failed or any(_lax(texts[name], self.types[name]).any() for name in self.inferred):
-            return None
-        frame = pl.DataFrame([*typed, *unset])
-        return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
-
     def _read_as_text(self, piece: Piece) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
         names = {name for name, kind in self.types.items() if kind == "binary" or _is_too_wide(kind)}
@@ -250,6 +233,7 @@ class _Reader:
         invalid: list[pc.InvalidRow] | None = None,
         *,
         quoted: bool = True,
+        nulls: Sequence[str] | None = None,
     ) -> pa.Table:
         """Parse the columns `names`; rows of a wrong width are appended to `invalid`, or ArrowInvalid.
 
@@ -282,7 +266,7 @@ class _Reader:
             pc.ConvertOptions(
                 include_columns=names,
                 column_types=types,
-                null_values=list(csv.null_values),
+                null_values=list(csv.null_values if nulls is None else nulls),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 true_values=_spellings(TRUE_WORDS),
@@ -298,7 +282,9 @@ class _Reader:
         numbers, cut = _without(np.arange(first, first + total), [s.place for s in piece.skipped])
         numbers, not_utf8 = _without(numbers, [s.place for s in sifted.skipped])
         numbers, misshapen = _without(numbers, [row.number - 1 for row in invalid])
-        chunk, misfits = self._typed(texts, pl.Series(numbers, dtype=pl.Int64))
+        partial = holds_unlogged(sifted.text, self.fmt.csv)
+        logged = self._texts(sifted.text, [], nulls=self.fmt.csv.nothings) if partial else texts
+        chunk, misfits = self._typed(texts, logged, pl.Series(numbers, dtype=pl.Int64))
         skipped = (*piece.skipped, *sifted.skipped)
         rejects = rejected(
             self.file,
@@ -315,16 +301,21 @@ class _Reader:
         )
         return Chunk(chunk.rows, pl.concat([chunk.rejects, rejects]).sort("row"), total, misfits), len(invalid)
 
-    def _texts(self, text: memoryview, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
+    def _texts(
+        self, text: memoryview, invalid: list[pc.InvalidRow], nulls: Sequence[str] | None = None
+    ) -> pl.DataFrame:
         """All of the file's columns as text."""
         names = list(self.columns.names)
         if not text:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
-        return cast("pl.DataFrame", pl.from_arrow(self._parse(text, names, dict.fromkeys(names, pa.string()), invalid)))
+        parsed = self._parse(text, names, dict.fromkeys(names, pa.string()), invalid, nulls=nulls)
+        return cast("pl.DataFrame", pl.from_arrow(parsed))
 
-    def _typed(self, texts: pl.DataFrame, numbers: pl.Series) -> tuple[Chunk, dict[str, str]]:
+    def _typed(self, texts: pl.DataFrame, logged: pl.DataFrame, numbers: pl.Series) -> tuple[Chunk, dict[str, str]]:
         original = texts
-        texts, unset = without_unlogged(texts, self.columns.op, self.fmt.csv)
+        unset: list[pl.Series] = []
+        if logged is not texts:
+            texts, unset = without_unlogged(texts, logged, self.columns.op)
         typed: list[pl.Series] = [*unset]
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}

@@ -16,12 +16,12 @@ def holds_unlogged(text: memoryview, csv: CsvFormat) -> bool:
     return token is not None and re.search(re.escape(token.encode()), text) is not None
 
 
-def without_unlogged(texts: pl.DataFrame, op: str | None, csv: CsvFormat) -> tuple[pl.DataFrame, list[pl.Series]]:
-    """Columns of text with NULL in such cells, and the `UNSET` columns that say where; `op` names the Op column."""
-    token = csv.no_supplemental_value
-    if token is None:
-        return texts, []
-    values = [name for name in texts.columns if name != op]
-    unset = [(texts[name] == token).fill_null(value=False).alias(UNSET + name) for name in values]
-    cleared = [texts[name].set(mask, None) for name, mask in zip(values, unset, strict=True)]
-    return texts.with_columns(cleared), unset
+def without_unlogged(texts: pl.DataFrame, logged: pl.DataFrame, op: str | None) -> tuple[pl.DataFrame, list[pl.Series]]:
+    """Columns of text with NULL in such cells, and the `UNSET` columns that say where; `op` names the Op column.
+
+    `logged` are the same `texts`, parsed with the text for such cells as one more that stands for NULL: a parser tells
+    it from a quoted value.
+    """
+    names = [name for name in texts.columns if name != op]
+    unset = [(texts[name].is_not_null() & logged[name].is_null()).alias(UNSET + name) for name in names]
+    return texts.with_columns(logged[name] for name in names), unset

@@ -63,6 +63,13 @@ def test_a_cell_with_the_text_is_unset_in_a_u_and_null_elsewhere(bad_row):
     assert chunk.rejects["row"].to_list() == ([5] if bad_row else [])
 
 
+@pytest.mark.parametrize("bad_row", ["", "U,5,not a day,1,x\n"])
+def test_a_quoted_cell_is_a_value(bad_row):
+    """As with the texts that stand for NULL."""
+    rows = load(csv_file(f'Op,id,day,price,name\nU,1,,1,"{TOKEN}"\nU,2,,1,{TOKEN}\n{bad_row}'), fmt(token=TOKEN)).rows
+    assert (rows["name"].to_list(), unset(rows)) == ([TOKEN, None], [set(), {"name"}])
+
+
 def test_a_key_that_was_not_logged_is_a_reject_with_its_text():
     """The row goes to quarantine as DMS wrote it."""
     rejects = load(csv_file(f"Op,id,day,price,name\nU,{TOKEN},{TOKEN},,x\n"), fmt(token=TOKEN)).rejects
