@@ -14,6 +14,10 @@ from cdcloader.source.text_values import parse_text, parse_times
 
 _LETTERS = (INSERT, UPDATE, DELETE)
 _MOVED = "the key changes, and columns are not logged that would be those of the old key's row"
+# As Op has them, and as AR_H_OPERATION does.
+OPERATIONS = {
+    INSERT: INSERT, UPDATE: UPDATE, DELETE: DELETE, "INSERT": INSERT, "UPDATE": UPDATE, "DELETE": DELETE,
+}  # fmt: skip
 
 
 def is_clean(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> bool:
@@ -30,11 +34,22 @@ def is_clean(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFor
     return _moved_in_part(frame, columns, file, fmt) is None
 
 
-def normal_op(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
-    """The frame with the letters of its Op column trimmed and in capitals."""
+def normal_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.DataFrame:
+    """The frame with its Op column as letters: trimmed, in capitals, and words shortened.
+
+    A column that a DMS rule adds as Op (`op_column`) may be empty in a full load, which only inserts.
+    """
     if columns.op is None:
         return frame
-    return frame.with_columns(pl.col(columns.op).str.strip_chars().str.to_uppercase())
+    op = pl.col(columns.op).str.strip_chars().str.to_uppercase().replace(OPERATIONS)
+    if file.kind == "load" and fmt.op_column is not None:
+        op = op.replace("", None).fill_null(INSERT)
+    return frame.with_columns(op)
+
+
+def short_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.DataFrame:
+    """The frame with an `op_column` normalised: its words would else be taken for faults, and looked at twice."""
+    return frame if fmt.op_column is None else normal_op(frame, columns, file, fmt)
 
 
 def faults(columns: Columns, file: FileInput, fmt: RowFormat) -> pl.Expr:
@@ -130,7 +145,8 @@ def change_rows(
     op = _constant(INSERT, pl.String(), height)
     if columns.op is not None and file.kind == "cdc":
         op = frame.get_column(columns.op)
-    kept_op = {name for name in fmt.keep_columns if name.lower() == "op"} if columns.op is None else set()
+    op_names = {"op", (fmt.op_column or "op").lower()}
+    kept_op = {name for name in fmt.keep_columns if name.lower() in op_names} if columns.op is None else set()
     made: dict[str, pl.Series] = {}
     for field in schema:
         if field.name in columns.source:
@@ -198,7 +214,7 @@ def checked_chunk(
 
     `reasons` says why rows are rejected already, `raw` renders the rows of a mask as text.
     """
-    frame = normal_op(frame, columns)
+    frame = normal_op(frame, columns, file, fmt)
     reasons = frame.select(pl.coalesce(pl.lit(reasons), faults(columns, file, fmt))).to_series()
     moved = _moved_in_part(frame, columns, file, fmt)
     if moved is not None:
