@@ -176,11 +176,11 @@ def columns_of(names: Sequence[str], op: int | None, time: int | None, file: Fil
             "set changes_without_op: insert if all of its rows are rows to insert, or op_column to the name it has",
         )
     kept = set(fmt.keep_columns)
-    helpers = {name for name in names if is_rule_added(name, names, fmt)}
+    helpers = {name for name in names if is_rule_added(name, names, fmt.before_image)}
     source = tuple(
         name for place, name in enumerate(names) if name in kept or (place not in dms and name not in helpers)
     )
-    before = {name: before_image_of(name, names, fmt) for name in names if file.kind == "cdc"}
+    before = {name: before_image_of(name, names, fmt.before_image) for name in names if file.kind == "cdc"}
     images = tuple((key, name) for key in fmt.primary_key or () for name, of in before.items() if of == key)
     op_name, time_name = (None if place is None else names[place] for place in (op, time))
     columns = Columns(tuple(names), op_name, time_name, source, images)
@@ -189,16 +189,16 @@ def columns_of(names: Sequence[str], op: int | None, time: int | None, file: Fil
     return columns
 
 
-def is_rule_added(name: str, names: Sequence[str], fmt: RowFormat) -> bool:
+def is_rule_added(name: str, names: Sequence[str], image: tuple[str, str] | None) -> bool:
     """Columns that DMS transformation rules add: before-images (BI_) and replication headers (AR_H_)."""
-    return name.upper().startswith("AR_H_") or before_image_of(name, names, fmt) is not None
+    return name.upper().startswith("AR_H_") or before_image_of(name, names, image) is not None
 
 
-def before_image_of(name: str, names: Sequence[str], fmt: RowFormat) -> str | None:
+def before_image_of(name: str, names: Sequence[str], image: tuple[str, str] | None) -> str | None:
     """The column whose before-image a column is; None for any other column. Case does not matter."""
-    if fmt.before_image is None:
+    if image is None:
         return None
-    prefix, suffix = (part.upper() for part in fmt.before_image)
+    prefix, suffix = (part.upper() for part in image)
     upper = name.upper()
     if not (upper.startswith(prefix) and upper.endswith(suffix) and len(upper) > len(prefix) + len(suffix) > 0):
         return None

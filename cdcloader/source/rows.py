@@ -117,7 +117,7 @@ def _note_text_columns(
 
 def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
     """Kept helper columns of CSV and JSON files are text, and not inferred: their digits are identifiers."""
-    is_helper = name in (columns.op, columns.time) or is_rule_added(name, columns.names, fmt)
+    is_helper = name in (columns.op, columns.time) or is_rule_added(name, columns.names, fmt.before_image)
     return "string" if is_helper else None
 
 

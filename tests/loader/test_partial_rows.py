@@ -263,3 +263,20 @@ def test_partial_columns_that_the_table_lacks_stop_it(make_world):
     world.cdc([("I", {"id": 1, "name": "x"})], world.later())
     with pytest.raises(TableError, match="partial_columns names 'nmae'"):
         world.run()
+
+
+def test_helper_columns_of_files_without_a_header(make_world):
+    """Where `columns` names before-images and sequences among the others, they are used and not in the table."""
+    columns = {"id": "long", "BI_id": "long", "v": "string", "AR_H_CHANGE_SEQ": "string"}
+    ruled = {"sequence_by": ("AR_H_CHANGE_SEQ",), "csv": Csv(header=False)}
+    world = make_world(columns=tuple(columns.items()), dms=DmsSettings(format="csv"), **ruled)
+    world.put("LOAD00000001.csv", b"1,,one,\n2,,two,\n")
+    world.later(600)
+    world.run()
+    for text in (b"U,3,1,three,0002\nU,2,,first,0001\n", b"U,4,3,four,0004\nU,2,,last,0009\nU,2,,late,0005\n"):
+        at = world.later()
+        world.put(f"{at:%Y%m%d-%H%M%S}000.csv", text)
+        world.later()
+        world.run()
+    assert world.frame().columns == ["id", "v"]
+    assert world.rows() == [(2, "last"), (4, "four")]
