@@ -335,6 +335,7 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
         ({"timezone": "Europe/Berlino"}, "there is no time zone 'Europe/Berlino'"),
         ({"timezone": "../etc/passwd"}, "is no time zone"),
         ({"timezone": ""}, "is no time zone"),
+        ({"timezone": "Antarctica/Troll"}, "have DMS use UTC"),
         ({"layout": "(?P<kind>x"}, "is no regular expression"),
         ({"layout": "(?P<knd>x)"}, "has the group 'knd'; the groups are kind, load, cdc"),
         ({"layout": "(?P<kind>x)(?P<date>[0-9]{8})"}, "tells no order of CDC files"),
