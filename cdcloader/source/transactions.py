@@ -77,18 +77,25 @@ def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> 
         yield _by_table(records, np.delete(every, skipped), csv, broken)
 
 
-def name_in(source: str, names: Collection[str], sources: Collection[str]) -> str | None:
-    """The name under which a file of `names` holds the rows of `source`, one of the configured `sources`.
+def names_by_source(names: Collection[str], sources: Collection[str]) -> dict[str, str]:
+    """The name under which a file of `names` holds the rows of a source, for each of the `sources` that it has rows of.
 
     It is spelled as the source is, else with other capitals, if just one of the names and one of the sources is.
     """
-    if source in names:
-        return source
-    folded = source.casefold()
-    if sum(each.casefold() == folded for each in sources if each != source):
-        return None
-    alike = [name for name in names if name.casefold() == folded]
-    return alike[0] if len(alike) == 1 else None
+    found = {source: source for source in sources if source in names}
+    folded_names, folded_sources = _by_folded(names), _by_folded(sources)
+    for folded, alike in folded_names.items():
+        others = folded_sources.get(folded, [])
+        if len(alike) == 1 and len(others) == 1:
+            found.setdefault(others[0], alike[0])
+    return found
+
+
+def _by_folded(names: Collection[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.casefold(), []).append(name)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from cdcloader.errors import TableError
 from cdcloader.source.csv_records import NOT_UTF8, UNCLOSED
 from cdcloader.source.row_format import CsvFormat
-from cdcloader.source.transactions import TOO_SHORT, name_in, split
+from cdcloader.source.transactions import TOO_SHORT, names_by_source, split
 
 NAMES = ("sales/orders", "sales/items", "hr/people")
 
 
-def collect(content, fmt=CsvFormat(), piece_bytes=1 << 20):
+PLAIN = CsvFormat()
+
+
+def collect(content, fmt=PLAIN, piece_bytes=1 << 20):
     """The text and the row numbers by table, and the broken rows."""
     texts, numbers, broken = defaultdict(bytes), defaultdict(list), []
     for piece in split(io.BytesIO(content), fmt, piece_bytes, where="raw/f.csv"):
@@ -132,8 +135,9 @@ def test_utf_16_is_refused_by_name():
 
 def test_a_source_is_found_by_other_capitals_only_where_that_is_certain():
     """Names are compared exactly first; rows of a table that differs in case alone are never mixed in."""
-    assert name_in("s/t", {"s/t", "S/T"}, {"s/t"}) == "s/t"
-    assert name_in("s/t", {"S/T", "s/u"}, {"s/t", "s/u"}) == "S/T"
-    assert name_in("s/t", {"S/T"}, {"s/t", "S/T"}) is None
-    assert name_in("s/t", {"S/T", "S/t"}, {"s/t"}) is None
-    assert name_in("s/t", {"s/u"}, {"s/t"}) is None
+    assert names_by_source({"s/t", "S/T"}, {"s/t"}) == {"s/t": "s/t"}
+    assert names_by_source({"S/T", "s/u"}, {"s/t", "s/u"}) == {"s/t": "S/T", "s/u": "s/u"}
+    assert names_by_source({"S/T"}, {"s/t", "S/T"}) == {"S/T": "S/T"}
+    assert names_by_source({"S/T"}, {"s/t", "s/T"}) == {}
+    assert names_by_source({"S/T", "S/t"}, {"s/t"}) == {}
+    assert names_by_source({"s/u"}, {"s/t"}) == {}
