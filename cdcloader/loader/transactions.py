@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MEMORY_BYTES, _DISK_BYTES = 64 << 20, 1 << 30
-_PIECE_BYTES = 4 << 20
-# Small files are mostly waiting, so many are fetched side by side; splitting takes several times a piece.
-_AT_ONCE = 8
+_PIECE_BYTES_MAX = 4 << 20
+# Small files are mostly waiting, so several are fetched and split side by side.
+_AT_ONCE_MAX = 8
+# Splitting takes so many times a piece.
+_COPIES = 4
 # About what the place of a table's rows in a piece takes in memory.
 _INDEX_BYTES = 300
 _NAMED_MAX = 20
@@ -114,8 +116,8 @@ class _Split:
 class Transactions:
     """What shared files hold, by table; thread-safe, for all tables of a process.
 
-    `sources` are all that the config names. In memory are at most about `memory_bytes`, on disk `disk_bytes`, and
-    what is in use just now. Without `quarantines` broken rows are left out, which is for those who only read.
+    `sources` are all that the config names. In memory are at most about `memory_bytes`, and as much while files are
+    split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left out, which is for those who only read.
     """
 
     def __init__(
@@ -129,12 +131,14 @@ class Transactions:
         self.sources = frozenset(sources)
         self.quarantined = 0
         self._memory_bytes = memory_bytes
+        self._piece_bytes = min(_PIECE_BYTES_MAX, max(1, memory_bytes // (_AT_ONCE_MAX // 2 * _COPIES)))
+        self._at_once = min(_AT_ONCE_MAX, max(1, memory_bytes // (self._piece_bytes * _COPIES)))
         self._quarantines = quarantines
         self._scratch = Scratch(disk_bytes)
         self._splits: OrderedDict[_Identity, Future[_Split]] = OrderedDict()
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        self._room = threading.Semaphore(_AT_ONCE)
+        self._room = threading.Semaphore(self._at_once)
 
     def configure(self, sources: Iterable[str]) -> None:
         """The config names these sources now."""
@@ -147,7 +151,7 @@ class Transactions:
             unsplit = sum(_identity(folder, file) not in self._splits for file in files)
         if unsplit <= 1:
             return [share(file) for file in files]
-        with ThreadPoolExecutor(min(_AT_ONCE, unsplit), thread_name_prefix="cdcloader-split") as pool:
+        with ThreadPoolExecutor(min(self._at_once, unsplit), thread_name_prefix="cdcloader-split") as pool:
             try:
                 return list(pool.map(share, files))
             finally:
@@ -218,9 +222,9 @@ class Transactions:
         # A file that would fill the memory alone goes to disk at once.
         found = _Split(Blob(self._scratch, self._memory_bytes // 2))
         quarantine = Quarantine(folder.lake, folder.path, {path: file.etag})
-        stored = FileInput(0, path, str(file.kind), "csv", file.gzip, file.size, lambda: _opened(folder, file))
+        stored = FileInput(0, path, str(file.kind), "csv", file.gzip, file.size, lambda: self._opened(folder, file))
         with csv_text(stored) as stream:
-            for piece in split(stream, folder.csv, _PIECE_BYTES, where=path):
+            for piece in split(stream, folder.csv, self._piece_bytes, where=path):
                 folder.keep_going()
                 found.add(piece)
                 found.broken += len(piece.broken)
@@ -230,6 +234,12 @@ class Transactions:
         quarantine.flush()
         self._tell(path, found, quarantine)
         return found
+
+    def _opened(self, folder: SharedFolder, file: RawFile) -> BinaryIO:
+        # The version that was listed, whose ETag goes into the ledger, and no other.
+        if file.size <= self._piece_bytes:
+            return io.BytesIO(folder.raw.read(file.key, etag=file.etag))
+        return folder.raw.open_reader(file.key, etag=file.etag)
 
     def _shrink(self) -> None:
         """Keep within the bounds: what was used longest ago goes from memory to disk, and from there away."""
@@ -319,13 +329,6 @@ class _Text(io.RawIOBase):
 def _identity(folder: SharedFolder, file: RawFile) -> _Identity:
     """What tells one file as it is split from another: its version, and the marks of CSV."""
     return file.key, file.etag, CsvFormat(delimiter=folder.csv.delimiter, quote=folder.csv.quote)
-
-
-def _opened(folder: SharedFolder, file: RawFile) -> BinaryIO:
-    # The version that was listed, whose ETag goes into the ledger, and no other.
-    if file.size <= _PIECE_BYTES:
-        return io.BytesIO(folder.raw.read(file.key, etag=file.etag))
-    return folder.raw.open_reader(file.key, etag=file.etag)
 
 
 def _rejects(path: str, broken: Sequence[Broken]) -> pl.DataFrame:

@@ -158,7 +158,7 @@ def _accounts(context: Context, last: int) -> tuple[list[tuple[int, Account]], b
 def _holdings(context: Context, told: History, record: Record | None) -> Holdings:
     return holdings(
         told,
-        list_source(context, 0).files,
+        _with_rows(context, told, list_source(context, 0).files),
         record,
         keyed=bool(context.key),
         sequenced=bool(context.table.sequence_by),
@@ -166,6 +166,14 @@ def _holdings(context: Context, told: History, record: Record | None) -> Holding
         overlap_seconds=context.settings.limits.overlap_seconds,
         where=context.log.where,
     )
+
+
+def _with_rows(context: Context, told: History, files: Sequence[RawFile]) -> list[RawFile]:
+    """The files but those that hold other tables' changes alone: no commit tells of them."""
+    last = told.newest.position
+    open_ones = [f for f in files if f.transactions and f.name not in told.applied and f.position <= last]
+    empty = {f.name for f, share in zip(open_ones, context.shares(open_ones), strict=True) if not share.rows}
+    return [file for file in files if file.name not in empty]
 
 
 class _Comparison:
