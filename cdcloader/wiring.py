@@ -71,7 +71,8 @@ def assemble(
 ) -> Assembly:
     """Open what the config names and make a loader for each table, or for those named.
 
-    Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw, lake or state cannot be used at all.
+    Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw,
+    lake or state cannot be used at all.
     """
     budget = budget_mb(config.memory_budget_mb)
     if warning := budget_warning(config.memory_budget_mb):

@@ -217,9 +217,7 @@ def gone_past(record: Record, files: Sequence[RawFile], look_back_seconds: float
     """The record after shared files that hold no row of the table: they make no commit, and the table is as it was."""
     moved = without_rows(record, files, look_back_seconds, now)
     loaded = record.recorded_version is not None
-    return replace(
-        moved, recorded_version=record.recorded_version, phase=Phase.STREAMING if loaded else Phase.NEW
-    )
+    return replace(moved, recorded_version=record.recorded_version, phase=Phase.STREAMING if loaded else Phase.NEW)
 
 
 def noted(record: Record, files: Sequence[RawFile], now: datetime) -> Record:

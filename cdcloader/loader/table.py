@@ -285,7 +285,7 @@ class TableLoader:
         match plan.action:
             case Batch(files=files) if self._without_rows(files) == list(files):
                 moved = gone_past(record, files, self.context.settings.look_back_seconds, now)
-            case (AppendLate(files=files) | Replay(late=files)) if empty := self._without_rows(files):
+            case AppendLate(files=files) | Replay(late=files) if empty := self._without_rows(files):
                 moved = noted(record, empty, now)
             case _:
                 return None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MEMORY_BYTES, _DISK_BYTES = 64 << 20, 1 << 30
-_PIECE_BYTES_MAX = 4 << 20
+_PIECE_BYTES = (1 << 16, 4 << 20)
 # Small files are mostly waiting, so several are fetched and split side by side.
 _AT_ONCE_MAX = 8
 # Splitting takes so many times a piece.
@@ -117,7 +117,8 @@ class Transactions:
     """What shared files hold, by table; thread-safe, for all tables of a process.
 
     `sources` are all that the config names. In memory are at most about `memory_bytes`, and as much while files are
-    split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left out, which is for those who only read.
+    split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left
+    out, which is for those who only read.
     """
 
     def __init__(
@@ -131,7 +132,8 @@ class Transactions:
         self.sources = frozenset(sources)
         self.quarantined = 0
         self._memory_bytes = memory_bytes
-        self._piece_bytes = min(_PIECE_BYTES_MAX, max(1, memory_bytes // (_AT_ONCE_MAX // 2 * _COPIES)))
+        least, most = _PIECE_BYTES
+        self._piece_bytes = min(most, max(least, memory_bytes // (_AT_ONCE_MAX // 2 * _COPIES)))
         self._at_once = min(_AT_ONCE_MAX, max(1, memory_bytes // (self._piece_bytes * _COPIES)))
         self._quarantines = quarantines
         self._scratch = Scratch(disk_bytes)

@@ -94,7 +94,9 @@ def parse_transactions(key: str, size: int, etag: str, last_modified: datetime) 
     m = re.fullmatch(r"CDC_TXN-([0-9]{8})([0-9]{6})([0-9]{3,})\.csv(\.gz)?", key.rpartition("/")[2])
     if not m:
         return None
-    return RawFile(key, m[0], Kind.CDC, "csv", bool(m[4]), _position(m[1], m[2], m[3]) or 0, 0, size, etag, last_modified, True)
+    return RawFile(
+        key, m[0], Kind.CDC, "csv", bool(m[4]), _position(m[1], m[2], m[3]) or 0, 0, size, etag, last_modified, True
+    )
 
 
 def unread_layout(key: str) -> bool:
