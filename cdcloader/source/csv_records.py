@@ -182,25 +182,30 @@ def head_records(text: bytes, csv: CsvFormat, limit: int, *, whole: bool) -> lis
     return records
 
 
-def record_places(text: memoryview, csv: CsvFormat) -> tuple[Places, Places, Places]:
-    """Where the records of a text begin and end (behind the line end), and the delimiters of all their values.
+def record_places(text: memoryview, csv: CsvFormat) -> tuple[Places, Places, Places, Places]:
+    """Where the records of a text begin, where their content and they end, and the delimiters of all their values.
 
     It looks at one value after the other, for a text in which quotes stand where they mean nothing. A record that is
     not sound has no delimiters.
     """
-    content = bytes(text)
+    content, line_end = bytes(text), b"\r\n"
     value, delimiter = re.compile(_value_pattern(csv)), csv.delimiter.encode()
-    starts, ends, delimiters, at = [], [], [], 0
+    starts, stops, ends, delimiters, at = [], [], [], [], 0
     while at < len(content):
         starts.append(at)
         match = _record(csv).match(content, at)
         end = match.end() if match else content.find(b"\n", at) + 1 or len(content)
         while match and (found := value.match(content, at)) and content.startswith(delimiter, found.end()):
             delimiters.append(found.end())
-            at = found.end() + 1
+            at = found.end() + len(delimiter)
+        stops.append(starts[-1] + len(content[starts[-1] : end].rstrip(line_end)))
         at = end
         ends.append(at)
-    return np.array(starts, np.int64), np.array(ends, np.int64), np.array(delimiters, np.int64)
+    return _places(starts), _places(stops), _places(ends), _places(delimiters)
+
+
+def _places(found: list[int]) -> Places:
+    return np.array(found, np.int64)
 
 
 def split_values(record: bytes, csv: CsvFormat) -> list[str]:

@@ -132,12 +132,12 @@ def _records(piece: Piece, csv: CsvFormat) -> _Records:
     data = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(data == ord(csv.quote)) if csv.quote and piece.quoted else np.empty(0, np.int64)
     if len(quotes) and not (len(quotes) % 2 == 0 and is_well_quoted(text, quotes, csv)):
-        starts, ends, delimiters = record_places(text, csv)
-    else:
-        ends = _outside(_line_ends(data), quotes)
-        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]]) if len(ends) else ends
-        delimiters = _outside(np.flatnonzero(data == ord(csv.delimiter)), quotes)
-    return _with_fields(text, data, starts, ends, delimiters)
+        return _with_fields(text, *record_places(text, csv))
+    ends = _outside(_line_ends(data), quotes)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]]) if len(ends) else ends
+    both = (data[ends - 1] == _NEWLINE) & (data[np.maximum(ends - 2, 0)] == _RETURN) & (ends - 2 >= starts)
+    delimiters = _outside(np.flatnonzero(data == ord(csv.delimiter)), quotes)
+    return _with_fields(text, starts, ends - 1 - both, ends, delimiters)
 
 
 def _line_ends(data: npt.NDArray[np.uint8]) -> Places:
@@ -155,24 +155,19 @@ def _outside(places: Places, quotes: Places) -> Places:
     return places[np.searchsorted(quotes, places) % 2 == 0] if len(quotes) else places
 
 
-def _with_fields(
-    text: memoryview, data: npt.NDArray[np.uint8], starts: Places, ends: Places, delimiters: Places
-) -> _Records:
-    """Records with the places of their first delimiters; behind the last field stands what ends the line."""
-    lasts = data[ends - 1]
-    before = data[np.maximum(ends - 2, 0)]
-    content = ends - 1 - ((lasts == _NEWLINE) & (before == _RETURN) & (ends - 2 >= starts))
-    beyond = np.concatenate([delimiters, np.full(3, len(data), delimiters.dtype)])
+def _with_fields(text: memoryview, starts: Places, stops: Places, ends: Places, delimiters: Places) -> _Records:
+    """Records with the places of their first delimiters; the content of each stands before its place in `stops`."""
+    beyond = np.concatenate([delimiters, np.full(3, len(text), np.int64)])
     first = np.searchsorted(delimiters, starts)
     op, second, third = (beyond[first + place] for place in range(3))
-    named = second < content
+    named = second < stops
     return _Records(
         text=text,
         starts=starts,
         ops=np.where(named, op, _NONE),
-        names=np.where(named, np.minimum(third, content), _NONE),
+        names=np.where(named, np.minimum(third, stops), _NONE),
         ends=ends,
-        filled=content > starts,
+        filled=stops > starts,
     )
 
 
@@ -235,7 +230,7 @@ def _table_name(raw: bytes, csv: CsvFormat) -> str | None:
         raw.decode()
     except UnicodeDecodeError:
         return None
-    table, schema = split_values(raw[1:], csv)[:2]
+    table, schema = split_values(raw[len(csv.delimiter.encode()) :], csv)[:2]
     return f"{schema}/{table}"
 
 

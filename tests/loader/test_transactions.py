@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from cdcloader.config.models import Csv, Table
-from cdcloader.demo.dms_writer import DmsSettings, load_name, render_load, write_file
+from cdcloader.demo.dms_writer import Change, DmsSettings, load_name, render_load, render_transactions, write_file
 from cdcloader.errors import TableError, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader.context import Context, Settings
@@ -155,9 +155,8 @@ def values(columns, number):
 
 def line(op, source, row):
     """A row of a shared file."""
-    schema, table = source.split("/")
-    fields = ['"' + text.replace('"', '""') + '"' if set(text) & {*'",\n'} else text for text in map(str, row.values())]
-    return ",".join([op, table, schema, *fields]) + "\n"
+    columns = COLUMNS.get(source, (("id", "long"),))
+    return render_transactions(PARQUET, [(source, columns, Change(op, row, START))]).decode()
 
 
 def random_changes(fleet, seed, count):
