@@ -213,18 +213,6 @@ def without_rows(record: Record, files: Sequence[RawFile], look_back_seconds: fl
     )
 
 
-def gone_past(record: Record, files: Sequence[RawFile], look_back_seconds: float, now: datetime) -> Record:
-    """The record after shared files that hold no row of the table: they make no commit, and the table is as it was."""
-    moved = without_rows(record, files, look_back_seconds, now)
-    loaded = record.recorded_version is not None
-    return replace(moved, recorded_version=record.recorded_version, phase=Phase.STREAMING if loaded else Phase.NEW)
-
-
-def noted(record: Record, files: Sequence[RawFile], now: datetime) -> Record:
-    """The record that knows these late files as applied; the watermark stays."""
-    return replace(record, ledger={**record.ledger, **{file.name: file.etag for file in files}}, updated_at=now)
-
-
 def without_ledger(record: Record, generation: int, position: int, *, version: int) -> Record:
     """The record at a position that is known from the log's `txn` alone: files before it count as applied."""
     return replace(

@@ -15,7 +15,7 @@ from typing import Any
 from cdcloader.errors import CdcloaderError, Stopped, TableError, TransientError, Treatment, treatment
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import checkpoint_if_due
-from cdcloader.loader.account import edited_position, file_at, gone_past, named_position, noted, replayed, without_rows
+from cdcloader.loader.account import edited_position, file_at, named_position, replayed, without_rows
 from cdcloader.loader.attempts import Attempts
 from cdcloader.loader.context import Context
 from cdcloader.loader.emptying import empty_table
@@ -24,6 +24,7 @@ from cdcloader.loader.full_load import load
 from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
 from cdcloader.loader.listing import check_complete, look_at
+from cdcloader.loader.passing_by import passed_by
 from cdcloader.loader.records import first_record, next_generation, own_record, same_place
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
@@ -275,32 +276,12 @@ class TableLoader:
             return self._leased(context, seen, plan) if context else Step(Outcome.DONE, "waits for memory")
 
     def _pass_by(self, record: Record, plan: Plan) -> Step | None:
-        """Go past shared files without a row of this table: one write to the record, and no lease and no commit.
-
-        A thousand tables may share a folder, of which each file changes a few. None where there are rows to apply.
-        """
-        if record.lease_owner not in (None, self.context.settings.owner):
+        """Go past shared files without a row of this table; None where there are rows to apply."""
+        passed = passed_by(self.context, record, plan.action)
+        if passed is None:
             return None
-        now = self.context.now()
-        match plan.action:
-            case Batch(files=files) if self._without_rows(files) == list(files):
-                moved = gone_past(record, files, self.context.settings.look_back_seconds, now)
-            case AppendLate(files=files) | Replay(late=files) if empty := self._without_rows(files):
-                moved = noted(record, empty, now)
-            case _:
-                return None
-        self._report.passed(self._update(record, moved))
+        self._report.passed(self._update(record, passed))
         return Step(Outcome.DONE, "files without a row of this table")
-
-    def _without_rows(self, files: Sequence[RawFile]) -> list[RawFile]:
-        """Those of the files that hold the changes of all tables, and none of this one."""
-        shared = [file for file in files if file.transactions]
-        try:
-            shares = self.context.shares(shared) if shared else []
-        except TableError:
-            # Who applies the files before the damaged one says what is wrong with it.
-            return []
-        return [file for file, share in zip(shared, shares, strict=True) if not share.rows]
 
     def _leased(self, context: Context, seen: Record, plan: Plan) -> Step:
         """Carry out a plan under the lease, on the log as it is now."""
@@ -319,6 +300,8 @@ class TableLoader:
         return self._carry_out(context, record, base, plan)
 
     def _carry_out(self, context: Context, record: Record, base: Snapshot | None, plan: Plan) -> Step:
+        if passed := self._pass_by(record, plan):
+            return passed
         match plan.action:
             case FullLoad() as action:
                 return self._full_load(context, record, base, action)
@@ -347,10 +330,6 @@ class TableLoader:
         self, context: Context, record: Record, base: Snapshot | None, files: Sequence[RawFile], *, late: bool
     ) -> Step:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
-        if not late and self._without_rows(files) == list(files):
-            now, settings = self.context.now(), self.context.settings
-            self._update(record, gone_past(record, files, settings.look_back_seconds, now))
-            return Step(Outcome.DONE, "files without a row of this table")
         while True:
             try:
                 committed = apply_batch(context, base, record, files, late=late, keep_going=self._keep_going)
