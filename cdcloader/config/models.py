@@ -215,7 +215,6 @@ class TableDefaults(Model):
     sequence_by: Names = ()
     columns: dict[Name, Annotated[str, AfterValidator(normal_type)]] = {}
     csv: Csv = Csv()
-    cdc_path: Name | None = None
     timestamps: Literal["utc", "naive"] = "utc"
     timestamp_column: Name | None = None
     keep_columns: Names = ()

@@ -84,11 +84,6 @@ def list_source(context: Context, position: int) -> Listing:
             raise Stopped("the process ends; the source is listed at the next start", where=context.table.source)
         for item in page:
             _sort_into(listing, item)
-    if context.table.cdc_path:
-        for page in context.raw.pages(context.table.cdc_path):
-            for item in page:
-                if file := names.parse_transactions(item.key, item.size, item.etag, item.last_modified):
-                    listing.files.append(file)
     return listing
 
 

@@ -41,7 +41,6 @@ class RawFile:
     size: int
     etag: str
     last_modified: datetime
-    transactions: bool = False
 
     @property
     def sort_key(self) -> tuple[int, str]:
@@ -64,7 +63,7 @@ _UNREAD = re.compile(
 )
 _DATE_FOLDERS = re.compile(r"[0-9_/-]+")  # 2024/01/31, 2024-01-31, 20240131, with the hour or without
 _START = re.compile(r"0(\.\w+)?")  # "0.parquet": how the walkthrough writes "nothing applied yet"
-_STEM = re.compile(r"(?:CDC_TXN-)?(?P<date>[0-9]{8})-?(?P<time>[0-9]{6})(?P<fraction>[0-9]{3,})(\.\w+)*")
+_STEM = re.compile(_CDC_STEM + r"(\.\w+)*")
 _SOURCE_PARTS = 2  # schema and table
 
 
@@ -88,15 +87,6 @@ def parse(key: str, size: int, etag: str, last_modified: datetime) -> RawFile | 
         number = int(groups.get("load") or "0", 16)
         return RawFile(key, name, kind, form, gzip, position, number, size, etag, last_modified)
     return None
-
-
-def parse_transactions(key: str, size: int, etag: str, last_modified: datetime) -> RawFile | None:
-    m = re.fullmatch(r"CDC_TXN-([0-9]{8})([0-9]{6})([0-9]{3,})\.csv(\.gz)?", key.rpartition("/")[2])
-    if not m:
-        return None
-    return RawFile(
-        key, m[0], Kind.CDC, "csv", bool(m[4]), _position(m[1], m[2], m[3]) or 0, 0, size, etag, last_modified, True
-    )
 
 
 def unread_layout(key: str) -> bool:
