@@ -28,7 +28,7 @@ def passed_by(context: Context, record: Record, action: Action) -> Record | None
             # The table is as it was, or is not there yet.
             phase = Phase.NEW if record.recorded_version is None else Phase.STREAMING
             return replace(moved, recorded_version=record.recorded_version, phase=phase)
-        case (AppendLate(files=files) | Replay(late=files)) if empty := files_without_rows(context, files):
+        case AppendLate(files=files) | Replay(late=files) if empty := files_without_rows(context, files):
             ledger = {**record.ledger, **{file.name: file.etag for file in empty}}
             return replace(record, ledger=ledger, updated_at=context.now())
     return None
