@@ -24,7 +24,8 @@ def passed_by(context: Context, record: Record, action: Action) -> Record | None
         return None
     match action:
         case Batch(files=files) if files_without_rows(context, files) == list(files):
-            moved = without_rows(record, files, context.settings.look_back_seconds, context.now())
+            seconds = context.settings.look_back_seconds
+            moved = without_rows(record, files, seconds, context.now(), context.naming)
             # The table is as it was, or is not there yet.
             phase = Phase.NEW if record.recorded_version is None else Phase.STREAMING
             return replace(moved, recorded_version=record.recorded_version, phase=phase)

@@ -74,8 +74,8 @@ class Reporter:
     def passed(self, record: Record) -> None:
         """The watermark went past files without a row of the table, which is as fresh as they are."""
         self.record = record
-        if record.recorded_position:
-            self._newest = time_of_position(record.recorded_position)
+        if record.recorded_position and self.naming.by_time:
+            self._newest = self.naming.time_of_position(record.recorded_position)
             self.metrics.freshness(self.table, self._newest)
 
     def strange_files(self, keys: Sequence[str]) -> None:
