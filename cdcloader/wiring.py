@@ -26,6 +26,7 @@ from cdcloader.loader.admission import Admission
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
+from cdcloader.loader.shared_listing import SharedListings
 from cdcloader.loader.sizes import key_cache_bytes, shared_files_mb
 from cdcloader.loader.table import TableLoader
 from cdcloader.loader.transactions import Transactions
@@ -40,6 +41,8 @@ from cdcloader.state.store import StateStore
 from cdcloader.watchdog import Watchdog
 
 _MIB = 1 << 20
+# How old the listing of a folder may be that tables share.
+_LISTED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,12 @@ def assemble(
     watchdog = Watchdog(config.watchdog_seconds, _longest_pause_seconds(config))
     settings = _settings(config, admission)
     keys, vectors = _key_cache(config, budget, metrics), Vectors()
-    sources = [table.source for table in config.tables]
-    shared = Transactions(sources, memory_bytes=max(1, shared_mb * _MIB // 2), quarantines=not only_reads)
+    shared = Transactions(
+        (table.source for table in config.tables),
+        memory_bytes=max(1, shared_mb * _MIB // 2),
+        quarantines=not only_reads,
+        listings=SharedListings(min(_LISTED_SECONDS, config.poll_interval_seconds / 2)),
+    )
     contexts = [
         Context(
             table,

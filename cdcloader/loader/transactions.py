@@ -22,6 +22,7 @@ import structlog
 
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.loader.blob import Blob, Scratch
+from cdcloader.loader.shared_listing import SharedListings
 from cdcloader.objects import Objects
 from cdcloader.source.csv_rows import csv_text
 from cdcloader.source.names import RawFile
@@ -118,7 +119,7 @@ class Transactions:
 
     `sources` are all that the config names. In memory are at most about `memory_bytes`, and as much while files are
     split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left
-    out, which is for those who only read.
+    out, which is for those who only read. `listings` are those of the folders.
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class Transactions:
         memory_bytes: int = _MEMORY_BYTES,
         disk_bytes: int = _DISK_BYTES,
         quarantines: bool = True,
+        listings: SharedListings | None = None,
     ) -> None:
+        self.listings = listings or SharedListings()
         self.sources = frozenset(sources)
         self.quarantined = 0
         self._memory_bytes = memory_bytes
