@@ -85,7 +85,7 @@ class Naming:
         )
 
     def is_unread(self, name: str) -> bool:
-        """Whether a name is left out by `parse` and looks like DMS's own file, in a place that may mean several things."""
+        """Whether a name that `parse` leaves out looks like DMS's own, in a place that may mean several things."""
         folder, _, base = name.rpartition("/")
         found = named(base) if folder and not self.layout else None
         if found is None or found.kind is Kind.MARKER or found.number is not None:

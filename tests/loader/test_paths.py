@@ -100,7 +100,7 @@ def test_a_raw_name_is_what_dms_writes_or_nothing(name):
 
 @given(st.text(max_size=40))
 def test_whatever_is_read_as_a_file_is_a_plain_name(text):
-    """A file that is taken has a name of letters, digits, dash, dot and underscore, in no folder that leads elsewhere."""
+    """A file that is taken has a name of letters, digits, dash, dot, underscore, in no folder that leads elsewhere."""
     file = PLAIN.parse("s/t/", text, 1, "e", NOON)
     assert file is None or file.key == f"s/t/{file.name}"
     assert file is None or re.fullmatch(r"[A-Za-z0-9._-]+", file.name.removeprefix(file.folder))
