@@ -44,3 +44,13 @@ def files_without_rows(context: Context, files: Sequence[RawFile]) -> list[RawFi
         # Who applies the files before the damaged one says what is wrong with it.
         return []
     return [file for file, share in zip(shared, shares, strict=True) if not share.rows]
+
+
+def as_taken(context: Context, files: Sequence[RawFile]) -> list[RawFile]:
+    """The files, the shared ones with the bytes that the table takes from them: memory is granted by these."""
+    shared = [file for file in files if file.transactions]
+    try:
+        shares = iter(context.shares(shared) if shared else [])
+    except TableError:
+        return list(files)
+    return [replace(file, size=next(shares).size, gzip=False) if file.transactions else file for file in files]

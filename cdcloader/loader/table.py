@@ -24,7 +24,7 @@ from cdcloader.loader.full_load import load
 from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
 from cdcloader.loader.listing import check_complete, look_at
-from cdcloader.loader.passing_by import passed_by
+from cdcloader.loader.passing_by import as_taken, passed_by
 from cdcloader.loader.records import first_record, next_generation, own_record, same_place
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
@@ -272,7 +272,7 @@ class TableLoader:
         if passed := self._pass_by(seen, plan):
             return passed
         files = plan.action.files if isinstance(plan.action, Batch | AppendLate) else ()
-        with self.context.admitted(files) as context:
+        with self.context.admitted(as_taken(self.context, files)) as context:
             return self._leased(context, seen, plan) if context else Step(Outcome.DONE, "waits for memory")
 
     def _pass_by(self, record: Record, plan: Plan) -> Step | None:

@@ -13,7 +13,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
@@ -44,6 +44,8 @@ _NAMED_MAX = 20
 # So many names of foreign tables are remembered as told; beyond them somebody makes up new ones all the time.
 _TOLD_MAX = 10_000
 _NUMBER_BYTES = 4
+# The quarantine of rows that belong to no table, below the folder's name: a target may be named like the folder.
+NO_TABLE = "_no_table"
 _Identity = tuple[str, str, CsvFormat]
 
 
@@ -226,7 +228,7 @@ class Transactions:
         path = folder.raw.path_of(file.key)
         # A file that would fill the memory alone goes to disk at once.
         found = _Split(Blob(self._scratch, self._memory_bytes // 2))
-        quarantine = Quarantine(folder.lake, folder.path, {path: file.etag})
+        quarantine = Quarantine(folder.lake, f"{folder.path}/{NO_TABLE}", {path: file.etag})
         stored = FileInput(0, path, str(file.kind), "csv", file.gzip, file.size, lambda: self._opened(folder, file))
         with csv_text(stored) as stream:
             for piece in split(stream, folder.csv, self._piece_bytes, where=path):
@@ -333,7 +335,7 @@ class _Text(io.RawIOBase):
 
 def _identity(folder: SharedFolder, file: RawFile) -> _Identity:
     """What tells one file as it is split from another: its version, and the marks of CSV."""
-    return file.key, file.etag, CsvFormat(delimiter=folder.csv.delimiter, quote=folder.csv.quote)
+    return file.key, file.etag, replace(folder.csv, header=None, null_values=())
 
 
 def _rejects(path: str, broken: Sequence[Broken]) -> pl.DataFrame:

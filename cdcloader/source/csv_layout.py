@@ -112,7 +112,8 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
         raise TableError(
             "a CSV file without a header, and the table's columns are not known",
             where=file.name,
-            hint="name them under `columns:` in the file's order, or set csv.header: true if there is a header",
+            hint="name them under `columns:` in the file's order, or "
+            + ("have DMS load the table" if file.numbers else "set csv.header: true if there is a header"),
         )
     width = Counter(len(record) for record in records).most_common(1)[0][0]
     rows = [record for record in records if len(record) == width]

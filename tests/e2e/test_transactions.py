@@ -102,7 +102,9 @@ def test_broken_rows_end_the_run_with_one(site):
     assert done.code == 1, done.stderr
     told = [event for event in done.events if "belong to no table" in event["event"]]
     assert [event["count"] for event in told] == [1]
-    listed = site.aws.client("s3").list_objects_v2(Bucket=site.name, Prefix="data/curated/_quarantine/changes/")
+    listed = site.aws.client("s3").list_objects_v2(
+        Bucket=site.name, Prefix="data/curated/_quarantine/changes/_no_table/"
+    )
     assert len(listed["Contents"]) == 1
     assert 999 in site.readers("crm/people")["DuckDB"]()["id"]
     assert site.run_once().code == 0

@@ -17,6 +17,7 @@ from cdcloader.config.models import Csv, Table
 from cdcloader.demo.dms_writer import Change, DmsSettings, load_name, render_load, render_transactions, write_file
 from cdcloader.errors import TableError, TransientError
 from cdcloader.lake.log import DeltaLog
+from cdcloader.loader import orders
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.table import Outcome, TableLoader
@@ -40,13 +41,16 @@ COLUMNS = {
 class Fleet:
     """Tables that share `txn/`, in one process with a moving clock; `expected` is what they should hold."""
 
-    def __init__(self, root, columns=None, *, sources=(), memory_bytes=1 << 20, disk_bytes=1 << 20, **table):
+    def __init__(
+        self, root, columns=None, *, sources=(), memory_bytes=1 << 20, disk_bytes=1 << 20, quiet_seconds=0, **table
+    ):
         self.root, self.columns, self.now = root, columns or COLUMNS, START
         self.tables = {
             source: Table(source=source, primary_key=("id",), cdc_path="txn", csv=Csv(), **table)
             for source in self.columns
         }
         self.expected = {source: {} for source in self.columns}
+        self.quiet_seconds = quiet_seconds
         self.store, self.batches, self.reads = MemoryStore(), {}, Counter()
         self.sources, self.sizes = {*sources, *self.columns}, {"memory_bytes": memory_bytes, "disk_bytes": disk_bytes}
         (root / "raw" / "txn").mkdir(parents=True)
@@ -64,7 +68,7 @@ class Fleet:
             return read(key, **options)
 
         raw.read = counted
-        limits = Limits(max_files=500, max_bytes=1 << 30, quiet_seconds=0, overlap_seconds=300)
+        limits = Limits(max_files=500, max_bytes=1 << 30, quiet_seconds=self.quiet_seconds, overlap_seconds=300)
         settings = Settings("me", limits, 60, 3600, 1 << 26, 1 << 24)
         metrics = Metrics(CollectorRegistry(), lambda: self.now)
         self.loaders = {}
@@ -291,8 +295,8 @@ def test_broken_rows_are_quarantined_once_for_the_folder(make_fleet):
         fleet.changes(("D", "sales/items", {"id": 3, "name": "c"}))
         assert fleet.run() == {Outcome.IDLE}
     fleet.check()
-    assert [row[0] for row in fleet.quarantine("txn")] == [2, 3]
-    assert [row[2] for row in fleet.quarantine("txn")] == ["I,x", 'U,items,"sales,2']
+    assert [row[0] for row in fleet.quarantine("txn/_no_table")] == [2, 3]
+    assert [row[2] for row in fleet.quarantine("txn/_no_table")] == ["I,x", 'U,items,"sales,2']
     assert [each["count"] for each in logs if "belong to no table" in each["event"]] == [2]
 
 
@@ -343,6 +347,7 @@ def test_a_table_whose_columns_nobody_knows_says_what_to_do(tmp_path):
     with pytest.raises(TableError, match="columns are not known") as caught:
         fleet.run("sales/items")
     assert "columns:" in caught.value.hint
+    assert "have DMS load the table" in caught.value.hint
     assert fleet.run("hr/people") == {Outcome.IDLE}
     assert fleet.record("hr/people").phase is Phase.NEW
     told = Fleet(tmp_path / "b", columns={"sales/items": COLUMNS["sales/items"]})
@@ -376,6 +381,45 @@ def test_a_cache_that_is_too_small_costs_time_alone(make_fleet, sizes):
     fleet.check()
     reads = [fleet.reads[f"txn/{name}"] for name in names]
     assert (max(reads) == 1) is (disk_bytes == 1 << 20), reads
+
+
+def test_a_large_file_is_read_in_pieces(make_fleet, monkeypatch):
+    """Each table's rows of all pieces are one file to it, in their order, with the numbers that they have."""
+    monkeypatch.setattr("cdcloader.loader.transactions._PIECE_BYTES", (100, 100))
+    fleet = make_fleet()
+    bad = "X,items,sales,1,c\n"
+    changes = random_changes(fleet, 5, 200)
+    fleet.changes(*changes)
+    fleet.put((line(*changes[0]) * 30 + bad + line(*changes[0]) + bad).encode())
+    fleet.expected[changes[0][1]] |= {} if changes[0][0] == "D" else {changes[0][2]["id"]: changes[0][2]}
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
+    assert [row[0] for row in fleet.quarantine("sales/items")] == [31, 33]
+
+
+def test_an_operator_skips_a_shared_file_for_one_table(make_fleet):
+    """A file that no table can read is skipped table by table; the file behind it is applied."""
+    fleet = make_fleet()
+    bad = fleet.put(b"this is no gzip", end="csv.gz")
+    fleet.changes(*[("U", source, values(fleet.columns[source], 2)) for source in fleet.tables])
+    for source, loader in fleet.loaders.items():
+        with pytest.raises(TableError, match="gzip"):
+            fleet.run(source)
+        orders.skip(loader.context, fleet.store, bad)
+    fleet.start()
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
+
+
+def test_a_shared_file_is_no_proof_that_a_full_load_is_complete(tmp_path):
+    """It may hold the cached changes of another table, while this one is still being loaded."""
+    fleet = Fleet(tmp_path / "a", quiet_seconds=300)
+    fleet.load()
+    fleet.changes(("U", "sales/items", {"id": 1, "name": "x"}))
+    assert fleet.run() == {Outcome.WAITING}
+    fleet.later(300)
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
 
 
 def test_who_asks_for_a_file_that_is_being_split_waits_for_it(make_fleet):
