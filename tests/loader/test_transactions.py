@@ -362,6 +362,16 @@ def replace_columns(table, columns):
     return table.model_copy(update={"columns": dict(columns)})
 
 
+def test_a_timestamp_column_stands_behind_the_names(make_fleet):
+    """Where DMS puts the commit time behind the schema's name, it is no column of the table's, and tells freshness."""
+    fleet = make_fleet()
+    fleet.put(b"U,items,sales,2026-03-01 11:59:07.000000,1,b\nI,items,sales,2026-03-01 11:59:08.000000,3,\n")
+    fleet.expected["sales/items"] |= {1: {"id": 1, "name": "b"}, 3: {"id": 3, "name": None}}
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
+    assert fleet.batches["sales/items"][-1].newest_time == datetime(2026, 3, 1, 11, 59, 8, tzinfo=UTC)
+
+
 def test_a_first_row_is_never_a_header(make_fleet):
     """A row whose values are the names of the columns is a row."""
     fleet = make_fleet(columns={"s/t": (("name", "string"), ("id", "string"))})
