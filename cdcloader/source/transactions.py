@@ -7,12 +7,13 @@ each of them has in the shared file. Quoting is as strict as in any CSV file (`c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from cdcloader.errors import TableError
@@ -26,21 +27,12 @@ from cdcloader.source.csv_records import (
     record_places,
     split_values,
 )
-from cdcloader.source.row_format import CsvFormat
+from cdcloader.source.row_format import REJECT_SCHEMA, CsvFormat
 
 TOO_SHORT = "fewer than the three fields that name the operation, the table and its schema"
 _NEWLINE, _RETURN = 0x0A, 0x0D
 # Where a record has no such field.
 _NONE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A row of no table: its number in the file, from 1, why, and its text."""
-
-    number: int
-    reason: str
-    raw: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +45,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TablesPiece:
-    """The rows of a piece of a file, table by table: `parts` tells where, by "schema/table"."""
+    """The rows of a piece of a file, table by table: `parts` tells where, by "schema/table".
+
+    `broken` are the rows of no table: each one's number in the file, from 1, the reason, and its text.
+    """
 
     text: memoryview
     numbers: npt.NDArray[np.uint32]
     parts: Mapping[str, Part]
-    broken: tuple[Broken, ...]
+    broken: pl.DataFrame
 
 
 def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> Iterator[TablesPiece]:
@@ -70,10 +65,11 @@ def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> 
         skipped = [each.place for each in piece.skipped]
         every = np.arange(first, first + total, dtype=np.int64)
         first += total
-        broken = [
-            Broken(int(every[each.place]), each.reason, each.raw.decode(errors="backslashreplace").rstrip("\r\n"))
-            for each in piece.skipped
-        ]
+        broken = _rows(
+            every[skipped],
+            [each.reason for each in piece.skipped],
+            [each.raw.decode(errors="backslashreplace") for each in piece.skipped],
+        )
         yield _by_table(records, np.delete(every, skipped), csv, broken)
 
 
@@ -171,30 +167,28 @@ def _with_fields(text: memoryview, starts: Places, stops: Places, ends: Places, 
     )
 
 
-def _by_table(records: _Records, numbers: npt.NDArray[np.int64], csv: CsvFormat, broken: list[Broken]) -> TablesPiece:
+def _by_table(records: _Records, numbers: npt.NDArray[np.int64], csv: CsvFormat, skipped: pl.DataFrame) -> TablesPiece:
     """The records sorted by their table, in their order; `numbers` are those of the records that are not blank."""
     places = np.flatnonzero(records.filled)
     named = records.ops[places] != _NONE
-    for place, number in zip(places[~named], numbers[~named], strict=True):
-        broken.append(_broken(records, place, number, TOO_SHORT))
+    short = _broken(records, places[~named], numbers[~named], TOO_SHORT)
     places, numbers = places[named], numbers[named]
     thirds = _thirds(records)
     spelled = thirds.take(pa.array(3 * places + 1)).dictionary_encode()
     tables = [_table_name(raw, csv) for raw in spelled.dictionary.to_pylist()]
-    known = sorted({name for name in tables if name is not None})
-    ids = np.array([known.index(name) if name is not None else len(known) for name in tables], np.uint32)
+    known = {name: at for at, name in enumerate(dict.fromkeys(name for name in tables if name is not None))}
+    ids = np.array([len(known) if name is None else known[name] for name in tables], np.uint32)
     table_of = ids[spelled.indices.to_numpy()] if len(places) else np.empty(0, np.uint32)
-    for at in np.flatnonzero(table_of == len(known)):
-        broken.append(_broken(records, places[at], numbers[at], NOT_UTF8))
-    order = np.argsort(table_of, kind="stable")
+    nameless = np.flatnonzero(table_of == len(known))
+    order = np.argsort(table_of, kind="stable")[: len(places) - len(nameless)]
     rows = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(table_of, minlength=len(known)))])
-    order = order[: rows[len(known)]]
     text, bounds = _gathered(thirds, places[order])
     parts = {
         name: Part(slice(int(bounds[rows[at]]), int(bounds[rows[at + 1]])), slice(int(rows[at]), int(rows[at + 1])))
-        for at, name in enumerate(known)
+        for name, at in known.items()
     }
-    return TablesPiece(text, numbers[order].astype(np.uint32), parts, tuple(sorted(broken, key=lambda b: b.number)))
+    broken = pl.concat([skipped, short, _broken(records, places[nameless], numbers[nameless], NOT_UTF8)]).sort("row")
+    return TablesPiece(text, numbers[order].astype(np.uint32), parts, broken)
 
 
 def _thirds(records: _Records) -> pa.LargeBinaryArray:
@@ -234,6 +228,19 @@ def _table_name(raw: bytes, csv: CsvFormat) -> str | None:
     return f"{schema}/{table}"
 
 
-def _broken(records: _Records, place: int, number: int, reason: str) -> Broken:
-    raw = bytes(records.text[records.starts[place] : records.ends[place]])
-    return Broken(int(number), reason, raw.decode(errors="backslashreplace").rstrip("\r\n"))
+def _broken(records: _Records, places: Places, numbers: npt.NDArray[np.int64], reason: str) -> pl.DataFrame:
+    offsets = pa.py_buffer(np.concatenate([records.starts, records.ends[-1:]]))
+    every = pa.Array.from_buffers(
+        pa.large_binary(), len(records.starts), [None, offsets, pa.py_buffer(records.text)]
+    ).take(pa.array(places))
+    try:
+        texts = pl.Series(every.cast(pa.large_string()))
+    except pa.ArrowInvalid:
+        texts = pl.Series([raw.decode(errors="backslashreplace") for raw in every.to_pylist()], dtype=pl.String)
+    return _rows(numbers, [reason] * len(places), texts)
+
+
+def _rows(numbers: npt.NDArray[np.int64], reasons: Sequence[str], texts: Sequence[str] | pl.Series) -> pl.DataFrame:
+    broken = {"row": numbers, "reason": reasons, "raw": texts}
+    schema = {name: kind for name, kind in REJECT_SCHEMA.items() if name in broken}
+    return pl.DataFrame(broken, schema=schema).with_columns(pl.col("raw").str.strip_chars_end("\r\n"))

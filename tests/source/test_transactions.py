@@ -26,7 +26,7 @@ def collect(content, fmt=PLAIN, piece_bytes=1 << 20):
         for name, part in piece.parts.items():
             texts[name] += bytes(piece.text[part.text])
             numbers[name] += piece.numbers[part.rows].tolist()
-        broken += [(each.number, each.reason, each.raw) for each in piece.broken]
+        broken += piece.broken.rows()
     return dict(texts), dict(numbers), broken
 
 
