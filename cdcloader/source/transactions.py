@@ -33,6 +33,7 @@ TOO_SHORT = "fewer than the three fields that name the operation, the table and 
 _NEWLINE, _RETURN = 0x0A, 0x0D
 # Where a record has no such field.
 _NONE = -1
+_RECORDS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,12 @@ def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> 
             [each.reason for each in piece.skipped],
             [each.raw.decode(errors="backslashreplace") for each in piece.skipped],
         )
-        yield _by_table(records, np.delete(every, skipped), csv, broken)
+        numbers = np.delete(every, skipped)
+        for some in _few(records):
+            count = int(some.filled.sum())
+            after = numbers[count] if count < len(numbers) else first
+            yield _by_table(some, numbers[:count], csv, broken.filter(pl.col("row") < after))
+            numbers, broken = numbers[count:], broken.filter(pl.col("row") >= after)
 
 
 def names_by_source(names: Collection[str], sources: Collection[str]) -> dict[str, str]:
@@ -134,6 +140,15 @@ def _records(piece: Piece, csv: CsvFormat) -> _Records:
     both = (data[ends - 1] == _NEWLINE) & (data[np.maximum(ends - 2, 0)] == _RETURN) & (ends - 2 >= starts)
     delimiters = _outside(np.flatnonzero(data == ord(csv.delimiter)), quotes)
     return _with_fields(text, starts, ends - 1 - both, ends, delimiters)
+
+
+def _few(records: _Records) -> Iterator[_Records]:
+    """The same records in parts: each takes many times its bytes where they are very short."""
+    count = len(records.starts)
+    for start in range(0, max(count, 1), _RECORDS_AT_ONCE):
+        some = slice(start, start + _RECORDS_AT_ONCE)
+        starts, ops, names = records.starts[some], records.ops[some], records.names[some]
+        yield _Records(records.text, starts, ops, names, records.ends[some], records.filled[some])
 
 
 def _line_ends(data: npt.NDArray[np.uint8]) -> Places:

@@ -120,6 +120,15 @@ def test_quotes_that_mean_nothing_are_characters():
     assert collect(b'I,t,s,"a\nI,t,s,b"\n', CsvFormat(quote=None))[0] == {"s/t": b'I,"a\nI,b"\n'}
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_short_records_are_taken_a_few_at_a_time(at_once, monkeypatch):
+    """Memory is bounded where a file has millions of them; nothing of the result depends on it."""
+    content = b"x\nI,t,s,1\n\nD,u,s,2\nU,t,s,\"open\nI,t,s,3\n\xff,\xff,\xff\n" * 3
+    whole = collect(content)
+    monkeypatch.setattr("cdcloader.source.transactions._RECORDS_AT_ONCE", at_once)
+    assert collect(content) == whole
+
+
 def test_line_ends_of_every_kind_end_a_row():
     """LF, CR LF, a CR alone, and a last row without one."""
     texts, numbers, broken = collect(b"I,t,s,1\r\nI,u,s,2\rI,t,s,3\nI,t,s,4")
