@@ -24,8 +24,8 @@ from cdcloader.lake.quarantine import Quarantine
 from cdcloader.loader.blob import Blob, Scratch
 from cdcloader.loader.shared_listing import SharedListings
 from cdcloader.objects import Objects
-from cdcloader.source.csv_rows import csv_text
 from cdcloader.source.names import RawFile
+from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import CsvFormat, FileInput
 from cdcloader.source.transactions import TablesPiece, names_by_source, split
 
@@ -235,7 +235,7 @@ class Transactions:
         found = _Split(Blob(self._scratch, self._memory_bytes // 2))
         quarantine = Quarantine(folder.lake, f"{folder.path}/{NO_TABLE}", {path: file.etag})
         stored = FileInput(0, path, str(file.kind), "csv", file.gzip, file.size, lambda: self._opened(folder, file))
-        with csv_text(stored) as stream:
+        with raw_text(stored) as stream:
             for piece in split(stream, folder.csv, self._piece_bytes, where=path):
                 folder.keep_going()
                 found.add(piece)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from cdcloader.errors import TableError
+from cdcloader.source.csv_layout import refuse_wide_encoding
 from cdcloader.source.csv_records import (
     BYTE_ORDER_MARK,
     NOT_UTF8,
@@ -33,6 +33,7 @@ TOO_SHORT = "fewer than the three fields that name the operation, the table and 
 _NEWLINE, _RETURN = 0x0A, 0x0D
 # Where a record has no such field.
 _NONE = -1
+_HEAD_BYTES = 1 << 16
 _RECORDS_AT_ONCE = 1 << 17
 
 
@@ -118,22 +119,21 @@ class _Records:
 
 def _unmarked(stream: BinaryIO, where: str) -> BinaryIO:
     """The stream behind its byte order mark."""
-    head = stream.read(len(BYTE_ORDER_MARK))
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TableError("the file is UTF-16", where=where, hint="cdcloader reads UTF-8, which DMS writes")
-    if head != BYTE_ORDER_MARK:
-        stream.seek(0)
+    head = stream.read(_HEAD_BYTES)
+    refuse_wide_encoding(head, where)
+    stream.seek(len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0)
     return stream
 
 
 def _records(piece: Piece, csv: CsvFormat) -> _Records:
     text = piece.text
-    if len(text) and text[-1] not in (_NEWLINE, _RETURN):
+    row_end = (csv.row_delimiter or "\n").encode()
+    if len(text) and bytes(text[-len(row_end) :]) != row_end and (csv.row_delimiter or text[-1] != _RETURN):
         # Behind the rows of its table there may be others.
-        text = memoryview(bytes(text) + b"\n")
+        text = memoryview(bytes(text) + row_end)
     data = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(data == ord(csv.quote)) if csv.quote and piece.quoted else np.empty(0, np.int64)
-    if len(quotes) and not (len(quotes) % 2 == 0 and is_well_quoted(text, quotes, csv)):
+    if not csv.plain or (len(quotes) and not (len(quotes) % 2 == 0 and is_well_quoted(text, quotes, csv))):
         return _with_fields(text, *record_places(text, csv))
     ends = _outside(_line_ends(data), quotes)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]]) if len(ends) else ends
