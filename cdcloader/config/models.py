@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,9 @@ from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
 from cdcloader.errors import ConfigError
+
+# A table's key is called what users call it; the method of pydantic's that has this name is long deprecated.
+warnings.filterwarnings("ignore", message='Field name "schema" in "TableDefaults" shadows')
 
 
 def shown(value: object) -> str:
@@ -220,6 +224,8 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
+    on_type_change: Literal["widen", "string", "block"] = "widen"
 
 
 class Table(TableDefaults):

@@ -263,9 +263,11 @@ class _Comparison:
             inputs = fetched.inputs
             described = describe(inputs, context.row_format(overlay(self._schema, context.table)))
             known = {column.name for column in self._schema}
-            # A column that the table no longer has is read, because the reader knows no other way, and left out.
-            schema: Schema = (*self._schema, *(column for column in described if column.name not in known))
-            fmt = context.row_format(schema)
+            fmt = context.row_format(self._schema)
+            if not fmt.by_value:
+                # A column that the table no longer has is read, because the reader knows no other way, and left out.
+                fmt = replace(fmt, known=(*fmt.known, *(each for each in described if each.name not in known)))
+            schema = fmt.known
             alone, only = len(inputs) == 1, frozenset(names)
             chunks = (
                 read(inputs[0], fmt, schema, chunk_bytes=chunk_bytes, only=only)

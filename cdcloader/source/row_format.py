@@ -38,6 +38,8 @@ class RowFormat:
     timestamp_column: str | None = None
     sequence_by: tuple[str, ...] = ()
     keep_columns: tuple[str, ...] = ()
+    # Columns that the table lacks, and types that do not fit, make rejects of the rows that need them.
+    by_value: bool = False
 
     @property
     def timestamp_type(self) -> str:
