@@ -17,7 +17,6 @@ from typing import Any
 import polars as pl
 
 from cdcloader.changes.net import FILE, OP, ROW, sequence_columns
-from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress

@@ -166,7 +166,7 @@ def test_frozen_tables_stop_at_any_change():
     """The message names the file and all its new columns; `columns` lets one in."""
     table = (Field("id", "long"), Field("v", "integer"))
     files = [*seen(("id", "long"), file="a"), *seen(("x", "long"), ("y", "date"), file="b")]
-    with pytest.raises(TableError, match="the columns 'x', 'y'.*schema is freeze") as caught:
+    with pytest.raises(TableError, match=r"the columns 'x', 'y'.*schema is freeze") as caught:
         evolve(files, table, Policy(schema="freeze"))
     assert caught.value.where == "b"
     with pytest.raises(TableError, match="'v' has type long, the table has integer; schema is freeze"):
@@ -252,7 +252,7 @@ def test_canonical_text():
     ],
 )
 def test_values_of_a_narrower_type_are_taken_exactly(have, want, values, kept):
-    """A value is kept where the other type has the very same one; it is never cut, rounded or read as something else."""
+    """A value is kept where the other type has the very same one; never cut, rounded or read as something else."""
     typed = exactly(pl.Series("v", [*values, None], dtype=polars_type(have)), have, want)
     assert typed.dtype == polars_type(want)
     assert [None if v is None else str(v) for v in typed] == [None if v is None else str(v) for v in [*kept, None]]
