@@ -528,15 +528,12 @@ class Oracle:
         )
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    files=st.lists(batches(), min_size=1, max_size=7),
-    steps=st.sets(st.integers(0, 6)),
-    mode=st.sampled_from(["auto", "merge_on_read"]),
-)
-def test_a_random_history_of_columns_equals_a_dict(world_class, tmp_path_factory, files, steps, mode):
-    """With `on_type_change: string` every history of types goes through, in batches of any size, to two readers."""
-    world = world_class(tmp_path_factory.mktemp("w"), on_type_change="string", write_mode=mode)
+FILES = st.lists(batches(), min_size=1, max_size=7)
+STEPS = st.sets(st.integers(0, 6))
+MODES = st.sampled_from(["auto", "merge_on_read"])
+
+
+def equals_a_dict(world, files, steps):
     oracle = Oracle()
     for number, (columns, changes) in enumerate(files):
         world.columns = (ID, *columns)
@@ -552,3 +549,19 @@ def test_a_random_history_of_columns_equals_a_dict(world_class, tmp_path_factory
     for reader in (by_duckdb, by_polars):
         assert sorted(reader(world.path, schema).select(order).rows()) == oracle.held()
     assert world.record().rows_quarantined == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(files=FILES, steps=STEPS, mode=MODES)
+def test_a_random_history_of_columns_equals_a_dict(world_class, tmp_path_factory, files, steps, mode):
+    """With `on_type_change: string` every history of types goes through, in batches of any size, to two readers."""
+    equals_a_dict(world_class(tmp_path_factory.mktemp("w"), on_type_change="string", write_mode=mode), files, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=300, deadline=None)
+@given(files=FILES, steps=STEPS, mode=MODES)
+def test_many_random_histories_of_columns(world_class, tmp_path_factory, files, steps, mode):
+    """More of the same."""
+    equals_a_dict(world_class(tmp_path_factory.mktemp("w"), on_type_change="string", write_mode=mode), files, steps)
