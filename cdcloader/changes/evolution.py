@@ -12,6 +12,7 @@ from cdcloader.errors import TableError
 
 # The member of a column's metadata that names the type which it had before it turned into text.
 TEXT_OF = "cdcloader.textOf"
+_ZONES = {"timestamp", "timestamp_ntz"}
 _INTEGERS = ("byte", "short", "integer", "long")
 
 
@@ -88,6 +89,7 @@ def evolve(seen: Sequence[Seen], table: Schema, policy: Policy) -> Evolution:
         policy = replace(policy, schema="evolve")
     columns = {column.name: column for column in table}
     changes: dict[str, Change] = {}
+    origin: dict[str, str] = {}
     for one in seen:
         if one.name not in columns:
             if policy.schema == "quarantine" and one.name not in policy.pinned:
@@ -97,10 +99,13 @@ def evolve(seen: Sequence[Seen], table: Schema, policy: Policy) -> Evolution:
                 raise _frozen(one.file, names, columns.keys() | policy.pinned.keys())
             columns[one.name] = Field(one.name, policy.pinned.get(one.name, one.type))
             changes[one.name] = Change(one.name, Kind.ADDED, None, None, one.file)
+            origin[one.name] = one.file
         before = columns[one.name]
-        after = _taken(before, one, policy, first=changes.get(one.name))
+        after = _taken(before, one, policy, origin.get(one.name))
         if after != before:
             columns[one.name] = after
+            if one.name in origin:
+                origin[one.name] = one.file
             kind = Kind.TO_STRING if after.type == "string" else Kind.WIDENED
             changes.setdefault(one.name, Change(one.name, kind, before.type, None, one.file))
             if changes[one.name].kind is not Kind.ADDED:
@@ -154,13 +159,12 @@ def by_file(columns: Iterable[Field], file: str) -> list[Seen]:
     return [Seen(file, column.name, column.type) for column in columns]
 
 
-def _taken(column: Field, one: Seen, policy: Policy, first: Change | None) -> Field:
-    """The column after a file that has it as `one` says; `first` is its change so far in this batch."""
+def _taken(column: Field, one: Seen, policy: Policy, origin: str | None) -> Field:
+    """The column after a file that has it as `one` says; `origin` is the file that a new column's type is from."""
     pinned = policy.pinned.get(one.name)
     if pinned is not None:
         return _pinned(column, pinned, one, policy)
-    new = first is not None and first.kind is Kind.ADDED
-    if fits(one.type, column.type) or (policy.schema == "quarantine" and not new):
+    if fits(one.type, column.type) or (policy.schema == "quarantine" and origin is None):
         return column
     through = (column.metadata or {}).get(TEXT_OF)
     if isinstance(through, str) and fits(one.type, through):
@@ -169,9 +173,9 @@ def _taken(column: Field, one: Seen, policy: Policy, first: Change | None) -> Fi
     may_be_text = policy.on_type_change == "string"
     if column.type == "string" and may_be_text:
         return column
-    if new:
+    if origin is not None:
         if becomes is None and (not may_be_text or one.name in policy.key | policy.partition_by):
-            raise _unlike(column, one, first.file if first is not None else "")
+            raise _unlike(column, one, origin)
     else:
         _refuse(column, becomes, one, policy)
     return replace(column, type=becomes) if becomes is not None else _text(column)
@@ -179,6 +183,9 @@ def _taken(column: Field, one: Seen, policy: Policy, first: Change | None) -> Fi
 
 def _refuse(column: Field, becomes: str | None, one: Seen, policy: Policy) -> None:
     """TableError unless a column that has values may take the type that it needs (None: text)."""
+    if {column.type, one.type} == _ZONES:
+        # The source did not change its type: the config did, or DMS's Parquet version.
+        raise _in_the_way(column, one, "one of them is a time without a zone", "restore `timestamps` in the config")
     if policy.schema == "freeze" or policy.on_type_change == "block":
         freeze, text = policy.schema == "freeze", becomes is None
         key = "schema is freeze" if freeze else "on_type_change is block"

@@ -319,7 +319,9 @@ class _Reader:
         failed: dict[str, pl.Series] = {}
         for name, want in self.types.items():
             column = frame.get_column(name)
-            typed[name] = _cast(column, self.found.types[name], want, self._through(name))
+            have = self.found.types[name]
+            through = self._through(name) if want == "string" != have else None
+            typed[name] = _cast(column, have, want, through)
             if typed[name].null_count() > column.null_count():
                 failed[name] = typed[name].is_null() & column.is_not_null()
         for name in self.strangers:

@@ -469,6 +469,55 @@ def test_a_death_anywhere_between_the_two_commits_is_harmless(make_world, way, p
         assert (record.rows_inserted, record.rows_updated, record.rows_deleted) == (5, 1, 1)
 
 
+def test_a_full_load_of_files_of_several_types(make_world):
+    """The wider type, or with `on_type_change: string` text; else the load stops with both files' names."""
+    for policy, rows in (("string", [(1, "1"), (2, "2"), (3, "three")]), ("widen", None)):
+        world = make_world(on_type_change=policy)
+        for id_, (kind, value) in enumerate([("integer", 1), ("long", 2), ("string", "three")], start=1):
+            world.columns = (ID, ("v", kind))
+            world.load([{"id": id_, "v": value}], number=id_)
+        world.later(400)
+        if rows:
+            world.run()
+            assert_holds(world, [{"id": id_, "v": text} for id_, text in rows])
+        else:
+            error = stopped(world, r"type long in .*LOAD00000002.parquet and string in .*LOAD00000003.parquet")
+            assert "set the column's type under `columns`" in error.hint
+
+
+def test_a_table_without_a_key_widens_too(make_world):
+    """Its rows are in no order, and keep that which they have; a late file brings the narrower type, once."""
+    world = make_world(key=None)
+    load(world, (ID, ("v", "integer")), [{"id": 2, "v": 1}, {"id": 1, "v": 1}])
+    late = world.now
+    world.later()
+    cdc(world, (ID, ("v", "long")), ("I", {"id": 3, "v": 2**40}))
+    world.columns = (ID, ("v", "integer"))
+    world.cdc([("I", {"id": 4, "v": 4})], at=late, visible=world.now)
+    world.later()
+    world.run()
+    assert_holds(world, [{"id": 1, "v": 1}, {"id": 2, "v": 1}, {"id": 3, "v": 2**40}, {"id": 4, "v": 4}])
+
+
+def test_a_damaged_file_behind_a_wider_one_is_alone_in_the_way(make_world):
+    """The table has its new type then, and the files before the damaged one are in it."""
+    world = make_world()
+    load(world, (ID, ("v", "integer")), [{"id": 1, "v": 1}])
+    cdc(world, (ID, ("v", "long")), ("I", {"id": 2, "v": 2**40}), run=False)
+    world.columns = (ID, ("v", "long"))
+    name = world.cdc([("I", {"id": n, "v": n}) for n in range(3, 3000)])
+    content = bytearray((world.raw / name).read_bytes())
+    content[4:40] = b"\xff" * 36
+    world.put(name, bytes(content))
+    world.later()
+    with pytest.raises((TableError, CommitConflict)):
+        world.run()
+    world.later(100)
+    error = stopped(world, "not a readable Parquet file")
+    assert error.where.endswith(name)
+    assert world.rows() == [(1, 1), (2, 2**40)]
+
+
 # What a column may be declared as in turn, and the values that it then has.
 VALUES = {
     "short": st.integers(-(2**15), 2**15 - 1),
