@@ -11,6 +11,7 @@ from cdcloader.config.models import Csv
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.errors import TableError
 from cdcloader.loader.table import Outcome
+from cdcloader.loader.verify import as_json, verify
 
 CSV = DmsSettings(format="csv")
 
@@ -100,3 +101,21 @@ def test_changes_without_op_set_the_rows_of_their_keys(make_world):
                 world.run()
     assert world.run().outcome is Outcome.IDLE
     assert world.rows() == [(1, "b"), (2, "c")]
+
+
+def test_tables_of_any_shape_can_be_verified(make_world):
+    """`verify` reads JSON and CSV of other dialects as the loader did, by all columns and by keys alone."""
+    json_world = make_world()
+    load(json_world, '{"id":1,"name":"a","n":1.5}\n{"id":2,"name":"b"}\n', "json")
+    json_world.run()
+    cdc(json_world, '{"Op":"U","id":1,"name":"c"}\n{"Op":"D","id":2}\n[]\n', "json")
+    csv_world = make_world(dms=CSV, csv=Csv(delimiter="||", row_delimiter="~\n"), op_column="op_type")
+    load(csv_world, 'id||name~\n1||"a~\n"~\n')
+    csv_world.run()
+    cdc(csv_world, "op_type||id||name~\nINSERT||2||b\n~\n")
+    for world in (json_world, csv_world):
+        world.run()
+        context = world.loader().context
+        for quick in (False, True):
+            found = verify(context, world.store.get(context.path), quick=quick, budget_bytes=256 << 20)
+            assert found.equal, as_json(found, show_keys=True)
