@@ -18,7 +18,6 @@ import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
 from cdcloader.changes.net import FILE, OP, ROW, UNSET, can_be_netted_again, sequence_columns
-from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
@@ -274,9 +273,11 @@ class _Comparison:
             inputs = fetched.inputs
             described = describe(inputs, context.row_format(overlay(self._schema, context.table)))
             known = {column.name for column in self._schema}
-            # A column that the table no longer has is read, because the reader knows no other way, and left out.
-            schema: Schema = (*self._schema, *(column for column in described if column.name not in known))
-            fmt = context.row_format(schema)
+            fmt = context.row_format(self._schema)
+            if not fmt.by_value:
+                # A column that the table no longer has is read, because the reader knows no other way, and left out.
+                fmt = replace(fmt, known=(*fmt.known, *(each for each in described if each.name not in known)))
+            schema = fmt.known
             alone, only = len(inputs) == 1, frozenset(names)
             chunks = (
                 read(inputs[0], fmt, schema, chunk_bytes=chunk_bytes, only=only)

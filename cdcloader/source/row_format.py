@@ -82,6 +82,8 @@ class RowFormat:
     op_column: str | None = None
     changes_without_op: str = "refuse"
     listed: tuple[str, ...] = ()
+    # Columns that the table lacks, and types that do not fit, make rejects of the rows that need them.
+    by_value: bool = False
 
     @property
     def timestamp_type(self) -> str:
