@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
+from cdcloader.config.column_rules import Casts, Derived, Masks, Renames, check_rule
 from cdcloader.errors import ConfigError
 
 
@@ -220,6 +221,18 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    rename: Renames = {}
+    drop: Names = ()
+    cast: Casts = {}
+    filter: Name | None = None
+    derive: Derived = {}
+    mask: Masks = {}
+
+    @checks("rename", "drop", "derive", "mask")
+    @classmethod
+    def _goes_together(cls, value: Any, info: ValidationInfo) -> Any:
+        check_rule(str(info.field_name), value, info.data)
+        return value
 
 
 class Table(TableDefaults):

@@ -155,6 +155,7 @@ class Context:
             timestamp_column=self.table.timestamp_column,
             sequence_by=self.table.sequence_by,
             keep_columns=self.table.keep_columns,
+            rename=self.table.rename,
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:

@@ -12,6 +12,7 @@ from cdcloader.lake.apply import Applied
 from cdcloader.lake.load import FullLoad as LoadFiles
 from cdcloader.lake.snapshot import Snapshot, check_supported
 from cdcloader.loader.account import Account, file_at, logged_progress, named_position, utc_second
+from cdcloader.loader.columns import Columns, columns_over, properties, source_columns
 from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
@@ -48,54 +49,63 @@ def load(
         check_supported(base, where=context.log.where)
     watch = Stopwatch()
     with watch.phase("describe"):
-        schema, inferred = _schema(context, base, plan)
+        source, inferred = _source(context, base, plan)
     while True:
+        columns = _columns(context, base, source)
         try:
-            files, account = _write(context, plan, schema, inferred, generation, watch, keep_alive)
+            files, account = _write(context, plan, columns, inferred, generation, watch, keep_alive)
             account = replace(account, skipped=skipped)
             break
         except _TooNarrow as narrow:
-            schema = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in schema)
+            source = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in source)
     try:
         with watch.phase("commit"):
-            return _publish(context, plan, schema, files, account, watch, confirm)
+            return _publish(context, plan, columns, files, account, watch, confirm)
     except (CommitConflict, StateConflict):
         # Only now is it certain that no version names these files; after a lost answer one may.
         files.discard()
         raise
 
 
-def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
+def _source(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
     """The set's columns, and those whose types were guessed. CSV keeps the types that the table has already."""
     csv = any(file.format == "csv" for file in plan.files)
-    pinned = base.schema(context.log.where) if base and csv else ()
+    pinned = source_columns(context.table, base, context.log.where) if csv else ()
     known = overlay(pinned, context.table)
     schema = describe(context.inputs(plan.files), context.row_format(known))
     if not schema:
         schema = known
-    check_columns(context.table, schema, context.raw.path_of(context.table.source))
     names = {column.name for column in known}
     guessed = frozenset(column.name for column in schema if column.name not in names) if csv else frozenset()
     # A column that is guessed may hold NULL in every sample; the table's own order and nullability do not matter.
     return tuple(Field(c.name, c.type) for c in schema), guessed
 
 
+def _columns(context: Context, base: Snapshot | None, source: Schema) -> Columns:
+    """The set's columns and the table's, which replace those that it had."""
+    where = context.raw.path_of(context.table.source)
+    columns = columns_over(context.table, source, base, files=where, where=context.log.where, fresh=True)
+    check_columns(context.table, columns.table, where)
+    return columns
+
+
 def _write(
     context: Context,
     plan: FullLoad,
-    schema: Schema,
+    columns: Columns,
     inferred: frozenset[str],
     generation: int,
     watch: Stopwatch,
     keep_alive: Callable[[], None],
 ) -> tuple[LoadFiles, Account]:
-    files = LoadFiles(context.target(schema), context.settings.piece_bytes)
+    files = LoadFiles(context.target(columns.table), context.settings.piece_bytes)
     quarantine = context.quarantine(plan.files)
-    fmt = context.row_format(schema)
-    rows_in = 0
+    fmt = context.row_format(columns.source)
+    rows_in = left_out = 0
+    inputs = context.inputs(plan.files)
     try:
-        for file in context.inputs(plan.files):
-            chunks = read(file, fmt, schema, inferred=inferred, chunk_bytes=context.settings.chunk_bytes)
+        for file in inputs:
+            chunks = read(file, fmt, columns.source, inferred=inferred, chunk_bytes=context.settings.chunk_bytes)
             while True:
                 with watch.phase("read"):
                     chunk = next(chunks, None)
@@ -103,9 +113,14 @@ def _write(
                     break
                 _refuse_misfits(chunk)
                 rows_in += chunk.rows_in
-                quarantine.add(file.name, chunk.rejects)
+                rows, rejects = chunk.rows, chunk.rejects
+                if columns.differ:
+                    with watch.phase("read"):
+                        ruled = columns.applied(chunk, inputs, leave_out=True)
+                    rows, rejects, left_out = ruled.rows, ruled.rejects, left_out + ruled.left_out
+                quarantine.add(file.name, rejects)
                 with watch.phase("write"):
-                    files.add(chunk.rows)
+                    files.add(rows)
                 keep_alive()
         with watch.phase("write"):
             files.finish(keep_alive)
@@ -114,7 +129,7 @@ def _write(
         files.discard()
         raise
     account = _account(context, plan, generation, rows_in, files, quarantine.rows)
-    return files, account
+    return files, replace(account, noop=left_out)
 
 
 def _refuse_misfits(chunk: Chunk) -> None:
@@ -145,7 +160,7 @@ def _account(
 def _publish(
     context: Context,
     plan: FullLoad,
-    schema: Schema,
+    columns: Columns,
     files: LoadFiles,
     account: Account,
     watch: Stopwatch,
@@ -167,7 +182,14 @@ def _publish(
         removes = list(base.files.values()) if base else []
         try:
             snapshot = commit(
-                context, base, account, schema=schema, adds=files.files, removes=removes, operation="WRITE"
+                context,
+                base,
+                account,
+                schema=columns.table,
+                adds=files.files,
+                removes=removes,
+                operation="WRITE",
+                properties=properties(context.table, base, columns, fresh=True),
             )
         except CommitConflict:
             continue

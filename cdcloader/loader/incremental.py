@@ -13,6 +13,7 @@ from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
 from cdcloader.loader.account import Account
+from cdcloader.loader.columns import properties
 from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
@@ -89,6 +90,7 @@ def apply_batch(
                 removes=applied.removes,
                 operation="MERGE",
                 doubled=applied.doubled,
+                properties=properties(context.table, base, reading.columns),
             )
     except CommitConflict:
         # Only now is it certain that no version names these files; after a lost answer one may.
@@ -173,7 +175,7 @@ def _account(
         inserted=applied.inserted,
         updated=applied.updated,
         deleted=applied.deleted,
-        noop=applied.noop,
+        noop=applied.noop + reading.left_out,
         superseded=superseded,
         quarantined=reading.quarantine.rows,
         skipped=record.skipped_files,

@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.net import OP, TIME, sequence_columns
-from cdcloader.changes.schema import Field, Schema, merge
+from cdcloader.changes.schema import Field, merge
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
+from cdcloader.loader.columns import Columns, columns_over, source_columns
 from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
 from cdcloader.source.rows import Chunk, FileInput, describe, read, read_together
 
@@ -26,8 +27,9 @@ _SMALL_SHARE = 4
 class Reading:
     """The rows of some inputs as `schema`: the table's columns as they will be after the batch.
 
-    `rows_in` counts every row of the files, `rows` those that became a change; `newest` is the newest commit time
-    that they tell. All are complete when `frames` has ended.
+    `rows_in` counts every row of the files, `rows` those that became a change, `left_out` those of an insert-only table
+    that its filter did not let through; `newest` is the newest commit time that they tell. All are complete when
+    `frames` has ended.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class Reading:
     ) -> None:
         self._inputs, self.quarantine, self._beat = inputs, quarantine, context.beat
         self._chunk_bytes = context.settings.chunk_bytes
-        self.schema = _schema(context, base, inputs)
-        self._format = context.row_format(self.schema)
-        self.rows_in = self.rows = 0
+        self.columns = _columns(context, base, inputs)
+        self.schema = self.columns.table
+        self._format = context.row_format(self.columns.source)
+        self._leave_out = not context.key
+        self.rows_in = self.rows = self.left_out = 0
         self.newest: datetime | None = None
 
     def frames(self, watch: Stopwatch) -> Iterator[pl.DataFrame]:
@@ -50,12 +54,19 @@ class Reading:
                 return
             self._beat()
             self.rows_in += chunk.rows_in
-            self.rows += chunk.rows.height
-            if chunk.rejects.height:
-                self.quarantine.add(chunk.rejects["file"][0], chunk.rejects)
             self._note_time(chunk.rows)
-            names = [*(column.name for column in self.schema), OP, *sequence_columns(chunk.rows.columns)]
-            yield chunk.rows.select(names)
+            rows, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
+            self.rows += rows.height
+            for (file,), some in rejects.group_by("file", maintain_order=True):
+                self.quarantine.add(str(file), some)
+            names = [*(column.name for column in self.schema), OP, *sequence_columns(rows.columns)]
+            yield rows.select(names)
+
+    def _ruled(self, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """A chunk's rows after the column rules, and its rejects with those that a rule made."""
+        found = self.columns.applied(chunk, self._inputs, leave_out=self._leave_out)
+        self.left_out += found.left_out
+        return found.rows, found.rejects
 
     def _note_time(self, rows: pl.DataFrame) -> None:
         newest = rows[TIME].max()
@@ -89,19 +100,20 @@ class Reading:
 
     def _read(self, group: Sequence[FileInput]) -> Iterator[Chunk]:
         if len(group) == 1:
-            return read(group[0], self._format, self.schema, chunk_bytes=self._chunk_bytes)
-        return read_together(group, self._format, self.schema, chunk_bytes=self._chunk_bytes)
+            return read(group[0], self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
+        return read_together(group, self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
 
 
-def _schema(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Schema:
-    """The table's columns after the batch; TableError when its files do not fit the table, or the config."""
-    table_schema = base.schema(context.log.where) if base else ()
-    found = describe(inputs, context.row_format(overlay(table_schema, context.table)))
+def _columns(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Columns:
+    """The columns after the batch; TableError when its files do not fit the table, or the config."""
+    known = source_columns(context.table, base, context.log.where)
+    found = describe(inputs, context.row_format(overlay(known, context.table)))
     where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
-    schema = merge(tuple(Field(c.name, c.type) for c in found), table_schema, where=where)
-    if schema:
-        check_columns(context.table, schema, where)
-    return schema
+    source = merge(tuple(Field(c.name, c.type) for c in found), known, where=where)
+    columns = columns_over(context.table, source, base, files=where, where=context.log.where)
+    if columns.table:
+        check_columns(context.table, columns.table, where)
+    return columns
 
 
 class _Sized(Protocol):

@@ -17,6 +17,8 @@ from cdcloader.source.row_format import (
     RowFormat,
     columns_of,
     configured_time_place,
+    new_names,
+    renamed,
     resolve,
     usual_time_places,
 )
@@ -56,7 +58,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
     header = fmt.csv.header
     if header is None:
-        header = not broken_start and _is_header(written[0], fmt)
+        header = not broken_start and _is_header(new_names(written[0], fmt), fmt)
     if header:
         blank = len(text) - len(text.lstrip(b"\r\n"))
         end = blank + (first_record(text[blank:], fmt.csv) or len(text))
@@ -86,7 +88,7 @@ def _named(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat, ta
     header, rows = records[0], records[1:]
     if any(not name for name in header):
         raise TableError("a column without a name in the header", where=file.name, hint=WIDTH_HINT)
-    names = resolve(header, table_names)
+    names = resolve(renamed(header, file, fmt), table_names)
     op = 0 if _is_op(header[0]) else None
     if fmt.timestamp_column is not None:
         time = configured_time_place(names, fmt.timestamp_column)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import polars as pl
@@ -14,6 +14,7 @@ from cdcloader.errors import TableError
 
 TIMESTAMP_NAMES = ("dms_timestamp", "dmstimestamp")
 TIMESTAMP_TEXT = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+_IMAGE = "BI_"
 REJECT_SCHEMA = {"file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "raw": pl.String()}
 
 
@@ -38,6 +39,7 @@ class RowFormat:
     timestamp_column: str | None = None
     sequence_by: tuple[str, ...] = ()
     keep_columns: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def timestamp_type(self) -> str:
@@ -95,6 +97,36 @@ def resolve(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
         unambiguous = name not in exact and len(candidates) == 1 and candidates[0] not in taken
         resolved.append(candidates[0] if unambiguous else name)
     return tuple(resolved)
+
+
+def new_names(names: Sequence[str], fmt: RowFormat) -> tuple[str, ...]:
+    """Column names with the new ones of `rename`, their before-images' too; case does not matter."""
+    if not fmt.rename:
+        return tuple(names)
+    folded = {old.lower(): new for old, new in fmt.rename.items()}
+    found = []
+    for name in names:
+        image = name[: len(_IMAGE)] if name.upper().startswith(_IMAGE) and is_rule_added(name, names) else ""
+        stem = name.removeprefix(image)
+        found.append(f"{image}{folded.get(stem.lower(), stem)}")
+    return tuple(found)
+
+
+def renamed(names: Sequence[str], file: FileInput, fmt: RowFormat) -> tuple[str, ...]:
+    """A file's column names with the new ones of `rename`; TableError when it has an old and its new name.
+
+    It may have either: the source may have renamed the column itself.
+    """
+    found = new_names(names, fmt)
+    folded = [name.lower() for name in found]
+    for old, new in zip(names, found, strict=True):
+        if old != new and folded.count(new.lower()) > 1:
+            raise TableError(
+                f"the file has the columns {old!r} and {new!r}, which rename would make one",
+                where=file.name,
+                hint="give the old column a new name that no column of the file has",
+            )
+    return found
 
 
 def configured_time_place(names: Sequence[str], timestamp_column: str) -> int | None:

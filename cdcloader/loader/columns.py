@@ -1,0 +1,179 @@
+"""The columns that raw files have, and those that the table gets: the same, unless column rules make others of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+import structlog
+
+from cdcloader.changes.schema import Field, Schema, merge, polars_type
+from cdcloader.config import Config, Table
+from cdcloader.errors import ConfigError, TableError
+from cdcloader.lake.snapshot import Snapshot
+from cdcloader.source.row_format import Chunk, FileInput
+from cdcloader.source.rules import Ruled, RuledColumns, Rules
+from cdcloader.source.sql import parse
+
+# Properties of a target. The first holds the columns of the files where these are not the table's: [[name, type], ...].
+SOURCE_PROPERTY = "cdcloader.sourceColumns"
+# A digest of the rules by which the newest rows were made; the other says that some rows were made by other rules.
+RULES_PROPERTY, MIXED_PROPERTY = "cdcloader.columnRules", "cdcloader.columnRulesMixed"
+_RULES = ("rename", "cast", "filter", "derive", "mask", "drop")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """`source` is what rows are read as, `table` what the table will have; `ruled` makes the one of the other."""
+
+    source: Schema
+    table: Schema
+    ruled: RuledColumns | None = None
+
+    @property
+    def differ(self) -> bool:
+        """Whether rows that were read are not yet the table's."""
+        return self.ruled is not None or self.source is not self.table
+
+    def applied(self, chunk: Chunk, inputs: Sequence[FileInput], *, leave_out: bool) -> Ruled:
+        """A chunk's rows as the table's, and its rejects with those of the rules; helper columns stay.
+
+        `leave_out`: rows that the filter does not let through are left out; else they become the D of their key.
+        """
+        if self.ruled is None:
+            return Ruled(self._whole(chunk.rows), chunk.rejects, 0)
+        found = self.ruled.apply(chunk.rows, [file.name for file in inputs], leave_out=leave_out)
+        rejects = self.ruled.withheld(chunk.rejects)
+        if found.rejects.height:
+            rejects = pl.concat([rejects, found.rejects]).sort("file", "row") if rejects.height else found.rejects
+        return Ruled(self._whole(found.rows), rejects, found.left_out)
+
+    def _whole(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with all columns of the table, NULL where the files have none."""
+        made: list[pl.Expr] = []
+        for column in self.table:
+            dtype = polars_type(column.type)
+            if column.name not in rows.columns:
+                made.append(pl.lit(None, dtype=dtype).alias(column.name))
+            elif rows.schema[column.name] != dtype:
+                made.append(pl.col(column.name).cast(dtype))
+        return rows.with_columns(made) if made else rows
+
+
+def has_rules(table: Table) -> bool:
+    """Whether the config states any rule for the table's columns."""
+    return any(getattr(table, rule) for rule in _RULES)
+
+
+def rules_of(table: Table, where: str | None = None) -> Rules:
+    """The rules of a table; TableError when an expression is none, with its place in the config."""
+    where = where or f"config of {table.source}"
+    return Rules(
+        where=where,
+        key=table.primary_key or (),
+        timestamps=table.timestamps,
+        cast=table.cast,
+        filter=parse(table.filter, f"{where}.filter") if table.filter else None,
+        derive={name: parse(sql, f"{where}.derive.{name}") for name, sql in table.derive.items()},
+        mask=table.mask,
+        drop=table.drop,
+    )
+
+
+def check_expressions(config: Config) -> None:
+    """ConfigError that names every SQL expression of the config that is none."""
+    faults = []
+    for index, table in enumerate(config.tables):
+        expressions = {f"derive.{name}": sql for name, sql in table.derive.items()}
+        for rule, sql in {**({"filter": table.filter} if table.filter else {}), **expressions}.items():
+            try:
+                parse(sql, f"tables[{index}].{rule}")
+            except TableError as error:
+                faults.append(f"{error.where}: {error.what}")
+    if faults:
+        count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError("\n  ".join((f"the config has {count}:", *faults)), faults=tuple(faults))
+
+
+def source_columns(table: Table, base: Snapshot | None, where: str) -> Schema:
+    """The columns of the files as far as the target knows them; () without a target."""
+    if base is None:
+        return ()
+    stored = base.configuration.get(SOURCE_PROPERTY)
+    known = base.schema(where) if stored is None else tuple(Field(name, kind) for name, kind in json.loads(stored))
+    if not table.rename:
+        return known
+    new = {old.lower(): name for old, name in table.rename.items()}
+    renamed: dict[str, Field] = {}
+    for column in known:
+        name = new.get(column.name.lower(), column.name)
+        renamed.setdefault(name, replace(column, name=name))
+    return tuple(renamed.values())
+
+
+def columns_over(
+    table: Table, source: Schema, base: Snapshot | None, *, files: str, where: str, fresh: bool = False
+) -> Columns:
+    """The columns of a table after `files` whose columns are `source`; `fresh`: the target's own columns go."""
+    ruled = rules_of(table).over(source, files) if has_rules(table) else None
+    if base is None or fresh:
+        columns = Columns(source, source if ruled is None else ruled.table, ruled)
+    elif ruled is None and SOURCE_PROPERTY not in base.configuration:
+        columns = Columns(source, source)
+    else:
+        made = source if ruled is None else ruled.table
+        columns = Columns(source, merge(made, base.schema(where), where=files), ruled)
+    if source:
+        _tell_rules(table, base, columns, fresh=fresh)
+    return columns
+
+
+def properties(table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool = False) -> Mapping[str, str | None]:
+    """The target's properties that tell of rules, None for those that go; `fresh` says that no older row stays."""
+    before = base.configuration if base is not None else {}
+    digest = digest_of(table)
+    ours = (SOURCE_PROPERTY, RULES_PROPERTY, MIXED_PROPERTY)
+    if digest is None and not any(name in before for name in ours):
+        return {}
+    pairs = [(column.name, column.type) for column in columns.source]
+    same = pairs == [(column.name, column.type) for column in columns.table]
+    mixed = not fresh and base is not None and (MIXED_PROPERTY in before or before.get(RULES_PROPERTY) != digest)
+    return {
+        SOURCE_PROPERTY: None if same else json.dumps(pairs, separators=(",", ":")),
+        RULES_PROPERTY: digest,
+        MIXED_PROPERTY: "true" if mixed else None,
+    }
+
+
+def digest_of(table: Table) -> str | None:
+    """What tells these rules from others; None without any."""
+    if not has_rules(table):
+        return None
+    rules = {rule: value for rule in _RULES if (value := getattr(table, rule))}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tell_rules(table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool) -> None:
+    """Log what no error is, once for each set of rules: older rows that keep their values, rules without a column."""
+    before = base.configuration.get(RULES_PROPERTY) if base is not None else None
+    if before == digest_of(table):
+        return
+    log = structlog.get_logger().bind(table=table.source)
+    if base is not None and not fresh:
+        log.warning("column rules changed: rows that are in the table keep their values until it is reloaded")
+    unused = columns.ruled.rules.unused(columns.source) if columns.ruled is not None else ()
+    if unused:
+        log.warning("column rules name columns that the source does not have", columns=list(unused))
+
+
+def check_unmixed(table: Table, base: Snapshot, where: str) -> None:
+    """TableError when rows of the table were made by other rules than the config's, so that files do not tell them."""
+    if MIXED_PROPERTY in base.configuration or base.configuration.get(RULES_PROPERTY) != digest_of(table):
+        raise TableError(
+            "column rules changed since the table was loaded, and its rows keep what the rules of their time made",
+            where=where,
+            hint="reload the table to bring all rows under the rules of the config",
+        )
