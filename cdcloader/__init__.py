@@ -15,6 +15,7 @@ no I/O, read no clock and log nothing.
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
                                  load_sets.py knows which LOAD files belong together
       rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
+      rules.py            pure   column rules: rows as the source has them -> rows of the table; sql.py, casts.py
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
                                  checkpoints.py reads whole versions

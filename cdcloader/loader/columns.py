@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import polars as pl
 import structlog
 
-from cdcloader.changes.schema import Field, Schema, merge, polars_type
-from cdcloader.config import Config, Table
+from cdcloader.changes.schema import Field, Schema, from_json, merge, polars_type, to_json
+from cdcloader.config import Table
 from cdcloader.errors import ConfigError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.source.row_format import Chunk, FileInput
 from cdcloader.source.rules import Ruled, RuledColumns, Rules
 from cdcloader.source.sql import parse
 
-# Properties of a target. The first holds the columns of the files where these are not the table's: [[name, type], ...].
+# Properties of a target. The first holds the columns of the files, as a schemaString, where these are not the table's.
 SOURCE_PROPERTY = "cdcloader.sourceColumns"
 # A digest of the rules by which the newest rows were made; the other says that some rows were made by other rules.
 RULES_PROPERTY, MIXED_PROPERTY = "cdcloader.columnRules", "cdcloader.columnRulesMixed"
@@ -70,7 +70,7 @@ def has_rules(table: Table) -> bool:
 
 def rules_of(table: Table, where: str | None = None) -> Rules:
     """The rules of a table; TableError when an expression is none, with its place in the config."""
-    where = where or f"config of {table.source}"
+    where = where or f"tables[{table.source}]"
     return Rules(
         where=where,
         key=table.primary_key or (),
@@ -83,10 +83,10 @@ def rules_of(table: Table, where: str | None = None) -> Rules:
     )
 
 
-def check_expressions(config: Config) -> None:
-    """ConfigError that names every SQL expression of the config that is none."""
+def check_expressions(tables: Sequence[Table]) -> None:
+    """ConfigError that names every SQL expression of the config's tables that is none."""
     faults = []
-    for index, table in enumerate(config.tables):
+    for index, table in enumerate(tables):
         expressions = {f"derive.{name}": sql for name, sql in table.derive.items()}
         for rule, sql in {**({"filter": table.filter} if table.filter else {}), **expressions}.items():
             try:
@@ -103,7 +103,7 @@ def source_columns(table: Table, base: Snapshot | None, where: str) -> Schema:
     if base is None:
         return ()
     stored = base.configuration.get(SOURCE_PROPERTY)
-    known = base.schema(where) if stored is None else tuple(Field(name, kind) for name, kind in json.loads(stored))
+    known = base.schema(where) if stored is None else from_json(stored, where=where)
     if not table.rename:
         return known
     new = {old.lower(): name for old, name in table.rename.items()}
@@ -131,18 +131,19 @@ def columns_over(
     return columns
 
 
-def properties(table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool = False) -> Mapping[str, str | None]:
+def properties(
+    table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool = False
+) -> Mapping[str, str | None]:
     """The target's properties that tell of rules, None for those that go; `fresh` says that no older row stays."""
     before = base.configuration if base is not None else {}
     digest = digest_of(table)
     ours = (SOURCE_PROPERTY, RULES_PROPERTY, MIXED_PROPERTY)
     if digest is None and not any(name in before for name in ours):
         return {}
-    pairs = [(column.name, column.type) for column in columns.source]
-    same = pairs == [(column.name, column.type) for column in columns.table]
+    source, made = ([(column.name, column.type) for column in each] for each in (columns.source, columns.table))
     mixed = not fresh and base is not None and (MIXED_PROPERTY in before or before.get(RULES_PROPERTY) != digest)
     return {
-        SOURCE_PROPERTY: None if same else json.dumps(pairs, separators=(",", ":")),
+        SOURCE_PROPERTY: None if source == made else to_json(columns.source),
         RULES_PROPERTY: digest,
         MIXED_PROPERTY: "true" if mixed else None,
     }

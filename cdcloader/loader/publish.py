@@ -45,9 +45,7 @@ def commit(
     _check_growth(account, before, live_rows(adds), doubled, context.log.where)
     now_ms = context.now_ms
     actions = [
-        *table_actions(
-            context, base, schema, now_ms, vectors=any(file.vector for file in adds), properties=properties
-        ),
+        *table_actions(context, base, schema, now_ms, vectors=any(file.vector for file in adds), properties=properties),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
         {

@@ -22,8 +22,8 @@ from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
 from cdcloader.loader.aside import Aside
-from cdcloader.loader.comparison import BATCH, Difference, Digest, compare, digest, latest, living
 from cdcloader.loader.columns import SOURCE_PROPERTY, Columns, check_unmixed, has_rules, rules_of, source_columns
+from cdcloader.loader.comparison import BATCH, Difference, Digest, compare, digest, latest, living
 from cdcloader.loader.context import Context, check_same_layout, overlay
 from cdcloader.loader.holdings import History, Holdings, history, history_of, holdings, replaces_all
 from cdcloader.loader.listing import list_source

@@ -43,11 +43,8 @@ def cast_values(column: pl.Series, have: str, want: str) -> tuple[pl.Series, pl.
         values = parse_text(column, want)
         return values, values.is_null() & column.is_not_null()
     if want == "string":
-        values = canonical_text(column)
-    elif have in _TIMES:
-        values = _times(column, want)
-    else:
-        values = column.cast(polars_type(want), strict=False)
+        return canonical_text(column), pl.repeat(value=False, n=len(column), eager=True)
+    values = _times(column, want) if have in _TIMES else column.cast(polars_type(want), strict=False)
     lost = values.is_null() & column.is_not_null()
     if want in _FLOATS:
         beyond = values.is_infinite() & column.cast(pl.Float64, strict=False).is_finite()

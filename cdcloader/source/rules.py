@@ -1,8 +1,8 @@
 """Column rules: what the files' rows are made into before they are netted (pure).
 
-Rows are read as the source has them, with the new names where `rename` says so. Then, in this order: `cast`; `filter` and
-`derive`, which see all columns of the source, cast and not yet masked; `mask`; `drop`. Of a D only the key counts, so that
-only what is done to key columns is done to it.
+Rows are read as the source has them, with the new names where `rename` says so. Then, in this order: `cast`; `filter`
+and `derive`, which see all columns of the source, cast and not yet masked; `mask`; `drop`. Of a D only the key counts,
+so that no value of it fails a rule.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class RuledColumns:
         frame = self._cast(rows, live, reasons)
         passing = live & ~reasons.found
         if self.rules.filter is not None:
-            passing &= self._values(self.rules.filter, "boolean", frame, passing, reasons, "filter").fill_null(value=False)
+            passing &= self._values(self.rules.filter, "boolean", frame, passing, reasons, "filter").fill_null(
+                value=False
+            )
         made = {
             name: self._values(self.rules.derive[name], kind, frame, passing, reasons, f"derive '{name}'").alias(name)
             for name, kind in self.derived.items()
@@ -212,7 +214,9 @@ class RuledColumns:
     def _rejects(self, rows: pl.DataFrame, reasons: _Reasons, files: Sequence[str]) -> pl.DataFrame:
         bad = rows.filter(reasons.found)
         names = [column.name for column in self.source]
-        raw = [_WITHHELD] * bad.height if self.masks else [_json(row) for row in bad.select(names).iter_rows(named=True)]
+        raw = (
+            [_WITHHELD] * bad.height if self.masks else [_json(row) for row in bad.select(names).iter_rows(named=True)]
+        )
         return pl.DataFrame(
             {
                 "file": [files[ordinal] for ordinal in bad[FILE]],

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -59,7 +59,8 @@ class Expression:
                 "correct the expression (names are case-sensitive; texts stand in single quotes)",
             )
         try:
-            dtype = self._of(pl.DataFrame(schema=polars_schema(schema))).dtype
+            # Without any row Polars would not look at what the expression does.
+            dtype = self._of(pl.DataFrame(schema=polars_schema(schema)).clear(1)).dtype
         except _ERRORS as error:
             raise self._error(_first_line(error), _HINT) from error
         try:
@@ -120,7 +121,7 @@ class Expression:
         ]
         # The places make a constant as long as the rows.
         placed = rows.lazy().select(pl.int_range(pl.len()).alias(_ROW), *self.columns).with_columns(naive)
-        return cast("pl.DataFrame", placed.select(_ROW, self.parsed.alias(_VALUE)).collect())[_VALUE]
+        return placed.select(_ROW, self.parsed.alias(_VALUE)).collect()[_VALUE]
 
     def _error(self, what: str, hint: str) -> TableError:
         return TableError(f"{self.sql!r}: {what}", where=self.where, hint=hint)
@@ -128,14 +129,13 @@ class Expression:
 
 def parse(sql: str, where: str) -> Expression:
     """The expression of a text; TableError where it is none, or is not one of a single row."""
-    expression: Expression | None = None
     try:
         expression = Expression(sql, where, pl.sql_expr(sql))
         tree = json.loads(expression.parsed.meta.serialize(format="json"))
     except _ERRORS as error:
         raise TableError(f"{sql!r} is no SQL expression: {_first_line(error)}", where=where, hint=_HINT) from error
     clock = _CLOCK.search(_QUOTED.sub("", sql).lower())
-    other = f"it asks the clock ({clock[0]})" if clock else _needs_more_rows(tree)
+    other = f"it asks the clock ({clock[0].rstrip('( ')})" if clock else _needs_more_rows(tree)
     if other:
         raise TableError(f"{sql!r}: {other}; a row's value would depend on more than the row", where=where, hint=_HINT)
     return expression
@@ -159,8 +159,8 @@ def _needs_more_rows(node: Any) -> str:
         inner = [parts["predicate"], parts["truthy"], parts["falsy"]]
     elif kind == "Function":
         names = set(_names(parts["function"]))
-        if found := names & _MANY_ROWS:
-            return f"it looks at many rows ({min(found)})"
+        if many := names & _MANY_ROWS:
+            return f"it looks at many rows ({min(many)})"
         if "Strptime" in names and None in _formats(parts["function"]):
             return "it guesses a format from the first rows: give one, as in STRPTIME(name, '%Y-%m-%d')"
         inner = parts["input"]
