@@ -11,6 +11,7 @@ from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
 from cdcloader.config.column_rules import Casts, Derived, Masks, Renames, check_rule
+from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.errors import ConfigError
 
 
@@ -221,6 +222,9 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
+    layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
+    cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
     rename: Renames = {}
     drop: Names = ()
     cast: Casts = {}
