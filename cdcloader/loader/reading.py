@@ -57,7 +57,7 @@ class Reading:
             self._note_time(chunk.rows)
             rows, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
             self.rows += rows.height
-            for (file,), some in rejects.group_by("file", maintain_order=True):
+            for (file,), some in rejects.group_by("file", maintain_order=True) if rejects.height else ():
                 self.quarantine.add(str(file), some)
             names = [*(column.name for column in self.schema), OP, *sequence_columns(rows.columns)]
             yield rows.select(names)
