@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,9 @@ from cdcloader.changes.type_names import normal_type
 from cdcloader.config.column_rules import Casts, Derived, Masks, Renames, check_rule
 from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.errors import ConfigError
+
+# A table's key is called what users call it; the method of pydantic's that has this name is long deprecated.
+warnings.filterwarnings("ignore", message='Field name "schema" in "TableDefaults" shadows')
 
 
 def shown(value: object) -> str:
@@ -222,6 +226,8 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
+    on_type_change: Literal["widen", "string", "block"] = "widen"
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
     layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
     cdc_path: Annotated[str, AfterValidator(table_name)] | None = None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 import structlog
 
-from cdcloader.changes.schema import Field, Schema, from_json, merge, polars_type, to_json
+from cdcloader.changes.conversion import as_text
+from cdcloader.changes.evolution import Evolution, Seen, check_frozen, evolve, replaced
+from cdcloader.changes.schema import Field, Schema, from_json, polars_type, to_json
 from cdcloader.config import Table
 from cdcloader.errors import ConfigError, TableError
 from cdcloader.lake.snapshot import Snapshot
+from cdcloader.loader.context import Context, check_columns, overlay
 from cdcloader.source.row_format import Chunk, FileInput
+from cdcloader.source.rows import survey
 from cdcloader.source.rules import Ruled, RuledColumns, Rules
 from cdcloader.source.sql import parse
 
@@ -27,16 +31,16 @@ _RULES = ("rename", "cast", "filter", "derive", "mask", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """`source` is what rows are read as, `table` what the table will have; `ruled` makes the one of the other."""
+    """`source` is what rows are read as, `evolution` what becomes of the table; `ruled` makes the one of the other."""
 
     source: Schema
-    table: Schema
+    evolution: Evolution
     ruled: RuledColumns | None = None
 
     @property
     def differ(self) -> bool:
         """Whether rows that were read are not yet the table's."""
-        return self.ruled is not None or self.source is not self.table
+        return self.ruled is not None or self.source is not self.evolution.schema
 
     def applied(self, chunk: Chunk, inputs: Sequence[FileInput], *, leave_out: bool) -> Ruled:
         """A chunk's rows as the table's, and its rejects with those of the rules; helper columns stay.
@@ -53,13 +57,14 @@ class Columns:
 
     def _whole(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with all columns of the table, NULL where the files have none."""
-        made: list[pl.Expr] = []
-        for column in self.table:
+        made: list[pl.Series] = []
+        for column in self.evolution.schema:
             dtype = polars_type(column.type)
             if column.name not in rows.columns:
-                made.append(pl.lit(None, dtype=dtype).alias(column.name))
+                made.append(pl.Series(column.name, [None], dtype=dtype).new_from_index(0, rows.height))
             elif rows.schema[column.name] != dtype:
-                made.append(pl.col(column.name).cast(dtype))
+                values = rows[column.name]
+                made.append(as_text(values) if column.type == "string" else values.cast(dtype))
         return rows.with_columns(made) if made else rows
 
 
@@ -114,39 +119,77 @@ def source_columns(table: Table, base: Snapshot | None, where: str) -> Schema:
     return tuple(renamed.values())
 
 
-def columns_over(
-    table: Table, source: Schema, base: Snapshot | None, *, files: str, where: str, fresh: bool = False
-) -> Columns:
-    """The columns of a table after `files` whose columns are `source`; `fresh`: the target's own columns go."""
-    ruled = rules_of(table).over(source, files) if has_rules(table) else None
-    if base is None or fresh:
-        columns = Columns(source, source if ruled is None else ruled.table, ruled)
-    elif ruled is None and SOURCE_PROPERTY not in base.configuration:
-        columns = Columns(source, source)
+def batch_columns(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Columns:
+    """The columns after a batch; TableError when its files do not fit the table, or the config."""
+    table, where = context.table, context.log.where
+    known = source_columns(table, base, where)
+    seen = survey(inputs, context.row_format(overlay(known, table)))
+    if has_rules(table) or (base is not None and SOURCE_PROPERTY in base.configuration):
+        columns = _ruled_columns(context, base, known, seen)
     else:
-        made = source if ruled is None else ruled.table
-        columns = Columns(source, merge(made, base.schema(where), where=files), ruled)
-    if source:
-        _tell_rules(table, base, columns, fresh=fresh)
+        evolution = evolve(seen, known, context.policy)
+        columns = Columns(evolution.schema, evolution)
+    if columns.evolution.schema:
+        files = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
+        check_columns(table, columns.evolution.schema, files)
+        columns = _remembered(table, base, columns, fresh=False)
     return columns
 
 
-def properties(
-    table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool = False
-) -> Mapping[str, str | None]:
-    """The target's properties that tell of rules, None for those that go; `fresh` says that no older row stays."""
+def load_columns(context: Context, base: Snapshot | None, source: Schema, file: str) -> Columns:
+    """The columns after a full load whose files have `source`, in place of those that the table has."""
+    table, where = context.table, context.raw.path_of(context.table.source)
+    ruled = rules_of(table).over(source, where) if has_rules(table) else None
+    made = source if ruled is None else ruled.table
+    before = base.schema(context.log.where) if base is not None else ()
+    if base is not None and table.schema == "freeze":
+        made = check_frozen(made, before, where)
+        source = made if ruled is None else source
+    check_columns(table, made, where)
+    changes = replaced(before, made, file) if base is not None else ()
+    return _remembered(table, base, Columns(source, Evolution(made, changes), ruled), fresh=True)
+
+
+def _ruled_columns(context: Context, base: Snapshot | None, known: Schema, seen: Sequence[Seen]) -> Columns:
+    """What the files have evolves what is known of them; what the rules make of it evolves the table."""
+    source = evolve(seen, known, context.source_policy).schema
+    if not source:
+        return Columns((), Evolution(()))
+    ruled = rules_of(context.table).over(source, seen[0].file if seen else context.log.where)
+    before = base.schema(context.log.where) if base is not None else ()
+    types = {column.name: column.type for column in ruled.table}
+    # Of a column that a rule gives a type, the files' types say nothing.
+    made = [
+        Seen(one.file, one.name, types[one.name] if one.name in ruled.typed else one.type)
+        for one in seen
+        if one.name in types and any(column.name == one.name for column in source)
+    ]
+    made += [Seen(seen[0].file, name, types[name]) for name in ruled.derived if seen]
+    stated = {name: types[name] for name in ruled.typed if name in types}
+    fresh = {name: kind for name, kind in stated.items() if all(column.name != name for column in before)}
+    policy = replace(
+        context.policy, pinned={**{n: t for n, t in context.table.columns.items() if n not in stated}, **fresh}
+    )
+    return Columns(source, evolve(made, before, policy), ruled)
+
+
+def _remembered(table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool) -> Columns:
+    """The same columns with what the target's properties will tell of rules; `fresh`: no older row stays."""
     before = base.configuration if base is not None else {}
     digest = digest_of(table)
     ours = (SOURCE_PROPERTY, RULES_PROPERTY, MIXED_PROPERTY)
     if digest is None and not any(name in before for name in ours):
-        return {}
-    source, made = ([(column.name, column.type) for column in each] for each in (columns.source, columns.table))
-    mixed = not fresh and base is not None and (MIXED_PROPERTY in before or before.get(RULES_PROPERTY) != digest)
-    return {
+        return columns
+    source, made = ([(c.name, c.type) for c in each] for each in (columns.source, columns.evolution.schema))
+    other = base is not None and before.get(RULES_PROPERTY) != digest
+    properties = {
         SOURCE_PROPERTY: None if source == made else to_json(columns.source),
         RULES_PROPERTY: digest,
-        MIXED_PROPERTY: "true" if mixed else None,
+        MIXED_PROPERTY: "true" if not fresh and (other or MIXED_PROPERTY in before) else None,
     }
+    if other or base is None:
+        _tell_rules(table, columns, mixed=other and not fresh)
+    return replace(columns, evolution=replace(columns.evolution, properties=properties))
 
 
 def digest_of(table: Table) -> str | None:
@@ -157,13 +200,10 @@ def digest_of(table: Table) -> str | None:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _tell_rules(table: Table, base: Snapshot | None, columns: Columns, *, fresh: bool) -> None:
+def _tell_rules(table: Table, columns: Columns, *, mixed: bool) -> None:
     """Log what no error is, once for each set of rules: older rows that keep their values, rules without a column."""
-    before = base.configuration.get(RULES_PROPERTY) if base is not None else None
-    if before == digest_of(table):
-        return
     log = structlog.get_logger().bind(table=table.source)
-    if base is not None and not fresh:
+    if mixed:
         log.warning("column rules changed: rows that are in the table keep their values until it is reloaded")
     unused = columns.ruled.rules.unused(columns.source) if columns.ruled is not None else ()
     if unused:

@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from cdcloader.changes.evolution import evolve
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.errors import CommitConflict, StateConflict
 from cdcloader.lake.apply import Applied
 from cdcloader.lake.load import FullLoad as LoadFiles
 from cdcloader.lake.snapshot import Snapshot, check_supported
 from cdcloader.loader.account import Account, logged_progress, utc_second
-from cdcloader.loader.columns import Columns, columns_over, properties, source_columns
-from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
+from cdcloader.loader.columns import Columns, load_columns, source_columns
+from cdcloader.loader.context import Context, Stopwatch, overlay
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
 from cdcloader.source.load_sets import layout_of
-from cdcloader.source.rows import Chunk, describe, read
+from cdcloader.source.rows import Chunk, read, survey
 
 _COMMIT_TRIES_MAX = 5
 
@@ -52,7 +53,7 @@ def load(
     with watch.phase("describe"):
         source, inferred = _source(context, base, plan)
     while True:
-        columns = _columns(context, base, source)
+        columns = load_columns(context, base, source, plan.files[0].name)
         try:
             files, account = _write(context, plan, columns, inferred, generation, watch, keep_alive)
             account = replace(account, skipped=skipped)
@@ -73,21 +74,13 @@ def _source(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Sc
     csv = any(file.format == "csv" for file in plan.files)
     pinned = source_columns(context.table, base, context.log.where) if csv else ()
     known = overlay(pinned, context.table)
-    schema = describe(context.inputs(plan.files), context.row_format(known))
-    if not schema:
-        schema = known
+    seen = survey(context.inputs(plan.files), context.row_format(known))
+    # The table's own order and nullability do not matter.
+    schema = evolve(seen, (), context.source_policy).schema or tuple(Field(c.name, c.type) for c in known)
     names = {column.name for column in known}
     guessed = frozenset(column.name for column in schema if column.name not in names) if csv else frozenset()
-    # A column that is guessed may hold NULL in every sample; the table's own order and nullability do not matter.
-    return tuple(Field(c.name, c.type) for c in schema), guessed
-
-
-def _columns(context: Context, base: Snapshot | None, source: Schema) -> Columns:
-    """The set's columns and the table's, which replace those that it had."""
-    where = context.raw.path_of(context.table.source)
-    columns = columns_over(context.table, source, base, files=where, where=context.log.where, fresh=True)
-    check_columns(context.table, columns.table, where)
-    return columns
+    # A column that is guessed may hold NULL in every sample.
+    return schema, guessed
 
 
 def _write(
@@ -99,7 +92,7 @@ def _write(
     watch: Stopwatch,
     keep_alive: Callable[[], None],
 ) -> tuple[LoadFiles, Account]:
-    files = LoadFiles(context.target(columns.table), context.settings.piece_bytes)
+    files = LoadFiles(context.target(columns.evolution.schema), context.settings.piece_bytes)
     quarantine = context.quarantine(plan.files)
     fmt = context.row_format(columns.source)
     rows_in = left_out = 0
@@ -187,16 +180,15 @@ def _publish(
                 context,
                 base,
                 account,
-                schema=columns.table,
+                columns=columns.evolution,
                 adds=files.files,
                 removes=removes,
                 operation="WRITE",
-                properties=properties(context.table, base, columns, fresh=True),
             )
         except CommitConflict:
             continue
         applied = Applied(adds=list(files.files), inserted=account.inserted, strategy="full_load")
-        return Committed(account, snapshot, applied, watch.seconds, files=plan.files, newest_time=None)
+        return Committed(account, snapshot, applied, watch.seconds, plan.files, None, columns.evolution.changes)
     raise CommitConflict(
         f"other writers took the version {_COMMIT_TRIES_MAX} times in a row",
         where=context.log.where,

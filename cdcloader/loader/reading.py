@@ -11,12 +11,11 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.net import OP, TIME, sequence_columns
-from cdcloader.changes.schema import Field, merge
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
-from cdcloader.loader.columns import Columns, columns_over, source_columns
-from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
-from cdcloader.source.rows import Chunk, FileInput, describe, read, read_together
+from cdcloader.loader.columns import batch_columns
+from cdcloader.loader.context import Context, Stopwatch
+from cdcloader.source.rows import Chunk, FileInput, read, read_together
 
 # Two hide what of decoding is Python; more would only hold more in memory.
 _READERS = 2
@@ -37,8 +36,9 @@ class Reading:
     ) -> None:
         self._inputs, self.quarantine, self._beat = inputs, quarantine, context.beat
         self._chunk_bytes = context.settings.chunk_bytes
-        self.columns = _columns(context, base, inputs)
-        self.schema = self.columns.table
+        self.columns = batch_columns(context, base, inputs)
+        self.evolution = self.columns.evolution
+        self.schema = self.evolution.schema
         self._format = context.row_format(self.columns.source)
         self._leave_out = not context.key
         self.rows_in = self.rows = self.left_out = 0
@@ -102,18 +102,6 @@ class Reading:
         if len(group) == 1:
             return read(group[0], self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
         return read_together(group, self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
-
-
-def _columns(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Columns:
-    """The columns after the batch; TableError when its files do not fit the table, or the config."""
-    known = source_columns(context.table, base, context.log.where)
-    found = describe(inputs, context.row_format(overlay(known, context.table)))
-    where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
-    source = merge(tuple(Field(c.name, c.type) for c in found), known, where=where)
-    columns = columns_over(context.table, source, base, files=where, where=context.log.where)
-    if columns.table:
-        check_columns(context.table, columns.table, where)
-    return columns
 
 
 class _Sized(Protocol):

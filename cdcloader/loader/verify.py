@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from cdcloader.changes.evolution import Evolution
 from cdcloader.changes.net import FILE, OP, ROW, sequence_columns
-from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
@@ -269,11 +269,13 @@ class _Comparison:
             inputs = fetched.inputs
             described = describe(inputs, context.row_format(overlay(self._source, context.table)))
             known = {column.name for column in self._source}
-            # A column that the table no longer has is read, because the reader knows no other way, and left out.
-            schema: Schema = (*self._source, *(column for column in described if column.name not in known))
+            fmt = context.row_format(self._source)
+            if not fmt.by_value:
+                # A column that the table no longer has is read, because the reader knows no other way, and left out.
+                fmt = replace(fmt, known=(*fmt.known, *(each for each in described if each.name not in known)))
+            schema = fmt.known
             ruled = rules_of(context.table).over(schema, inputs[0].name) if self._ruled else None
-            columns = Columns(schema, self._schema, ruled)
-            fmt = context.row_format(schema)
+            columns = Columns(schema, Evolution(self._schema), ruled)
             # A rule may ask for any column.
             alone, only = len(inputs) == 1, None if self._ruled else frozenset(names)
             chunks = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from cdcloader.changes.conversion import as_text
 from cdcloader.changes.schema import fits, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.source.text_values import parse_text
@@ -43,7 +44,7 @@ def cast_values(column: pl.Series, have: str, want: str) -> tuple[pl.Series, pl.
         values = parse_text(column, want)
         return values, values.is_null() & column.is_not_null()
     if want == "string":
-        return canonical_text(column), pl.repeat(value=False, n=len(column), eager=True)
+        return as_text(column), pl.repeat(value=False, n=len(column), eager=True)
     values = _times(column, want) if have in _TIMES else column.cast(polars_type(want), strict=False)
     lost = values.is_null() & column.is_not_null()
     if want in _FLOATS:
@@ -55,26 +56,13 @@ def cast_values(column: pl.Series, have: str, want: str) -> tuple[pl.Series, pl.
     return values, lost
 
 
-def canonical_text(column: pl.Series) -> pl.Series:
-    """The one text of each value: bytes as hex digits, moments in UTC, with a fraction where they have one."""
-    dtype = column.dtype
-    if dtype == pl.Binary:
-        return column.bin.encode("hex")
-    if dtype == pl.Time:
-        return column.dt.to_string("%H:%M:%S%.6f").str.replace(r"\.0{6}$", "")
-    if isinstance(dtype, pl.Datetime):
-        return column.dt.to_string("%Y-%m-%d %H:%M:%S%.6f").str.replace(r"\.0{6}$", "")
-    text = column.cast(pl.String)
-    return text.str.replace(r"\.0$", "") if dtype.is_float() else text
-
-
 def as_stored(values: pl.Series, kind: str) -> pl.Series:
     """The values of an expression as the Delta type that holds them: a moment that names no zone is one of UTC."""
     dtype = polars_type(kind)
     if values.dtype == dtype:
         return values
     if kind == "string" and values.dtype != pl.Null:
-        return canonical_text(values)
+        return as_text(values)
     if isinstance(values.dtype, pl.Datetime):
         return _times(values.cast(pl.Datetime("us", values.dtype.time_zone)), kind)
     return values.cast(dtype)

@@ -19,7 +19,7 @@ import pyarrow.csv as pc
 from cdcloader.changes.schema import Schema, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, rejected
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, not_in_table, rejected
 from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout
 from cdcloader.source.csv_records import Piece, first_record, holds_odd_zeros, pieces, sift
 from cdcloader.source.inference import INTEGER, widen
@@ -134,22 +134,22 @@ _WIDTH = r"^expected \d+ fields, got (\d+)$"
 def _reader(file: FileInput, fmt: RowFormat, schema: Schema, columns: Columns, inferred: frozenset[str]) -> _Reader:
     fixed = {field.name: field.type for field in schema}
     unknown = [name for name in columns.source if name not in fixed]
-    if unknown:
+    if unknown and not fmt.by_value:
         raise TableError(
             f"column {unknown[0]!r} is not among the columns that were described", where=file.name, hint="describe it"
         )
-    types = {name: fixed[name] for name in columns.source}
+    types = {name: fixed.get(name, "string") for name in columns.source}
     if columns.op is not None:
         types[columns.op] = "string"
     types |= {name: "string" for name in fmt.sequence_by if name not in types}
     if columns.time is not None:
         types.setdefault(columns.time, "timestamp")
-    return _Reader(file, fmt, schema, columns, types, inferred & types.keys())
+    return _Reader(file, fmt, schema, columns, types, inferred & types.keys(), frozenset(unknown))
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One CSV file being read; `types` names the columns in use."""
+    """One CSV file being read; `types` names the columns in use, `strangers` those that the table lacks."""
 
     file: FileInput
     fmt: RowFormat
@@ -157,6 +157,7 @@ class _Reader:
     columns: Columns
     types: dict[str, str]
     inferred: frozenset[str]
+    strangers: frozenset[str] = frozenset()
 
     @property
     def single(self) -> bool:
@@ -211,7 +212,11 @@ class _Reader:
             else:
                 typed.append(column.cast(polars_type(kind)))
         frame = pl.DataFrame(typed)
-        return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
+        return frame if self._is_clean(frame) else None
+
+    def _is_clean(self, frame: pl.DataFrame) -> bool:
+        empty = all(frame.get_column(name).null_count() == frame.height for name in self.strangers)
+        return empty and is_clean(frame, self.columns, self.file, self.fmt)
 
     def _read_as_text(self, piece: Piece) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
@@ -312,7 +317,11 @@ class _Reader:
             values = parse_text(text, kind)
             typed.append(values.alias(name))
             failed = text.is_not_null() & values.is_null()
-            if name in self.inferred:
+            if name in self.strangers:
+                # Like the first fault of a row, which is the one that is told.
+                told = pl.when(pl.lit(text).is_not_null()).then(pl.lit(not_in_table(name)))
+                reasons = pl.select(pl.coalesce(pl.lit(reasons), told)).to_series()
+            elif name in self.inferred:
                 failed |= _lax(text, kind)
                 if failed.any():
                     misfits[name] = widen(kind, text.filter(failed), self.fmt.timestamp_type)

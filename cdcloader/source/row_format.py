@@ -40,6 +40,8 @@ class RowFormat:
     sequence_by: tuple[str, ...] = ()
     keep_columns: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+    # Columns that the table lacks, and types that do not fit, make rejects of the rows that need them.
+    by_value: bool = False
 
     @property
     def timestamp_type(self) -> str:

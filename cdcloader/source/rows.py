@@ -1,17 +1,18 @@
 """What DMS wrote to typed change rows, strictly: every row of a file becomes a row or a reject (pure).
 
-`describe` says which columns some files have, `read` reads one file as those columns, `read_together` several small
-ones. A file that cannot be this table's raises TableError; a row that cannot be applied is a reject with its number,
-the reason and its text.
+`describe` says which columns some files have, `survey` which file has what; `read` reads one file as those columns,
+`read_together` several small ones. A file that cannot be this table's raises TableError; a row that cannot be applied
+is a reject with its number, the reason and its text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from cdcloader.changes.schema import Field, Schema, fits
-from cdcloader.errors import TableError
+from cdcloader.changes.evolution import Policy, Seen, evolve
+from cdcloader.changes.schema import VOID, Schema
 from cdcloader.source.csv_layout import Layout
 from cdcloader.source.csv_rows import csv_text, file_layout, read_csv
 from cdcloader.source.csv_samples import sample
@@ -19,7 +20,7 @@ from cdcloader.source.inference import type_of
 from cdcloader.source.parquet_rows import parquet_layout, read_parquet, read_parquet_together
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat, is_rule_added
 
-__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read", "read_together"]
+__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read", "read_together", "survey"]
 
 
 def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
@@ -28,24 +29,34 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
     Known types are kept, Parquet types taken (the wider one where files differ), CSV types inferred from samples.
     """
     known = {field.name: field.type for field in fmt.known}
-    types: dict[str, str | None] = {}
-    origin: dict[str, str] = {}
+    seen = [replace(one, type=known.get(one.name, one.type)) for one in survey(files, fmt)]
+    return evolve(seen, (), Policy()).schema
+
+
+def survey(files: Sequence[FileInput], fmt: RowFormat) -> list[Seen]:
+    """The source columns of these files, each type of each column with the first file that has it, in order of files.
+
+    A Parquet file tells its types. A CSV file has the types that are known, and others are inferred from samples.
+    """
+    known = {field.name: field.type for field in fmt.known}
+    found: dict[tuple[str, str | None], str] = {}
     csv_files: list[tuple[FileInput, Layout]] = []
+    names = tuple(known)
     for file in (file for file in files if file.size):
-        names = tuple(dict.fromkeys([*known, *types]))
+        kinds: dict[str, str | None]
         if file.format == "csv":
             layout = _csv_layout(file, fmt, names)
-            if layout is not None:
-                csv_files.append((file, layout))
-                for name in layout.columns.source:
-                    types[name] = types.get(name) or known.get(name) or _helper_type(name, layout.columns)
-            continue
-        found = parquet_layout(file, fmt, names)
-        for name in found.columns.source:
-            wider = known.get(name) or _wider(name, types.get(name), found.types[name], origin.get(name, ""), file.name)
-            if wider != types.get(name):
-                types[name], origin[name] = wider, file.name
-    return _typed(types, csv_files, fmt)
+            if layout is None:
+                continue
+            csv_files.append((file, layout))
+            kinds = {name: known.get(name) or _helper_type(name, layout.columns) for name in layout.columns.source}
+        else:
+            columns = parquet_layout(file, fmt, names)
+            kinds = {name: columns.types[name] for name in columns.columns.source}
+        for one in kinds.items():
+            found.setdefault(one, file.name)
+        names = tuple(dict.fromkeys([*names, *kinds]))
+    return _typed(found, csv_files, fmt)
 
 
 def read(
@@ -99,19 +110,12 @@ def _helper_type(name: str, columns: Columns) -> str | None:
     return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
 
 
-def _wider(name: str, old: str | None, new: str, old_file: str, new_file: str) -> str:
-    if old is None or fits(old, new):
-        return new
-    if fits(new, old):
-        return old
-    raise TableError(
-        f"column {name!r} has type {old} in {old_file} and {new} in {new_file}",
-        where=new_file,
-        hint="set the column's type under `columns`, or have DMS load the table again",
-    )
-
-
-def _typed(types: dict[str, str | None], csv_files: Sequence[tuple[FileInput, Layout]], fmt: RowFormat) -> Schema:
-    open_names = [name for name, kind in types.items() if kind is None]
-    seen = sample(csv_files, open_names, fmt.csv) if open_names else {}
-    return tuple(Field(name, kind or type_of(seen[name], fmt.timestamp_type)) for name, kind in types.items())
+def _typed(
+    found: Mapping[tuple[str, str | None], str], csv_files: Sequence[tuple[FileInput, Layout]], fmt: RowFormat
+) -> list[Seen]:
+    """What was found, with the types of the columns that have none yet: CSV takes that of a Parquet file beside it."""
+    typed = {name for name, kind in found if kind is not None}
+    open_names = [name for name, kind in found if kind is None and name not in typed]
+    samples = sample(csv_files, open_names, fmt.csv) if open_names else {}
+    kinds = {name: type_of(samples[name], fmt.timestamp_type) for name in open_names}
+    return [Seen(file, name, kind or kinds.get(name, VOID)) for (name, kind), file in found.items()]

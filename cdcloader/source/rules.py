@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from cdcloader.changes.conversion import as_text
 from cdcloader.changes.net import DELETE, FILE, OP, ROW
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.errors import TableError
-from cdcloader.source.casts import as_stored, canonical_text, cast_values, castable, keeps_apart
+from cdcloader.source.casts import as_stored, cast_values, castable, keeps_apart
 from cdcloader.source.row_format import REJECT_SCHEMA
 from cdcloader.source.sql import Expression
 
@@ -131,6 +132,11 @@ class RuledColumns:
     derived: Mapping[str, str]
     masks: Mapping[str, str]
 
+    @property
+    def typed(self) -> frozenset[str]:
+        """The columns whose type a rule states."""
+        return frozenset((*self.casts, *self.derived, *(name for name, way in self.masks.items() if way == "sha256")))
+
     def apply(self, rows: pl.DataFrame, files: Sequence[str], *, leave_out: bool) -> Ruled:
         """Rows with the columns of `table` and their helper columns; `files` are the files' names by their ordinals.
 
@@ -172,7 +178,7 @@ class RuledColumns:
                 values, failed = cast_values(rows[column], have, want)
                 failed &= live
                 if failed.any():
-                    shown = canonical_text(rows[column]).str.slice(0, _SHOWN_CHARS)
+                    shown = as_text(rows[column]).str.slice(0, _SHOWN_CHARS)
                     reasons.add(failed, f"column '{name}': ", shown, f" is no {want}")
                 rows = rows.with_columns(values.alias(column))
         return rows
@@ -248,7 +254,7 @@ class _Reasons:
 
 def _hashed(values: pl.Series) -> pl.Series:
     """SHA-256 of each value's text in UTF-8, as lower hex digits; NULL stays NULL."""
-    texts = canonical_text(values).to_list()
+    texts = as_text(values).to_list()
     digests = [None if text is None else hashlib.sha256(text.encode()).hexdigest() for text in texts]
     return pl.Series(values.name, digests, dtype=pl.String)
 
