@@ -226,11 +226,11 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
-    schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
-    on_type_change: Literal["widen", "string", "block"] = "widen"
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
     layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
     cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
+    schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
+    on_type_change: Literal["widen", "string", "block"] = "widen"
     rename: Renames = {}
     drop: Names = ()
     cast: Casts = {}
