@@ -75,7 +75,15 @@ def _check_drop(names: Iterable[str], table: Mapping[str, Any]) -> None:
             raise ValueError(f"{min(both)!r} is needed by {key}")
 
 
+def _check_whole_rows(_expressions: object, table: Mapping[str, Any]) -> None:
+    token = getattr(table.get("csv"), "no_supplemental_value", None)
+    if table.get("partial_updates") == "keep" or token is not None:
+        key = "csv.no_supplemental_value" if token is not None else "partial_updates: keep"
+        raise ValueError(f"looks at whole rows, and with {key} an update may have only some of its values")
+
+
 def _check_derive(expressions: Mapping[str, str], table: Mapping[str, Any]) -> None:
+    _check_whole_rows(expressions, table)
     derived = _folded(expressions)
     if both := derived & _folded(table.get("primary_key") or ()):
         raise ValueError(f"{min(both)!r} is in primary_key; a key is made of the source's own columns")
@@ -94,7 +102,13 @@ def _check_mask(masks: Mapping[str, str], table: Mapping[str, Any]) -> None:
         raise ValueError(f"{min(both)!r} is in drop too")
 
 
-_CHECKS = {"rename": _check_rename, "drop": _check_drop, "derive": _check_derive, "mask": _check_mask}
+_CHECKS = {
+    "rename": _check_rename,
+    "drop": _check_drop,
+    "filter": _check_whole_rows,
+    "derive": _check_derive,
+    "mask": _check_mask,
+}
 
 
 def _folded(names: Iterable[str]) -> set[str]:

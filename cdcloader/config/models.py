@@ -238,7 +238,7 @@ class TableDefaults(Model):
     derive: Derived = {}
     mask: Masks = {}
 
-    @checks("rename", "drop", "derive", "mask")
+    @checks("rename", "drop", "filter", "derive", "mask")
     @classmethod
     def _goes_together(cls, value: Any, info: ValidationInfo) -> Any:
         check_rule(str(info.field_name), value, info.data)

@@ -383,3 +383,58 @@ def test_a_batch_that_is_repeated_changes_nothing(make_world, monkeypatch):
     world.run()
     assert [each["id"] for each in dicts(world)] == [3]
     assert verified(world).equal
+
+
+WIDER = tuple((name, "long" if name == "n" else kind) for name, kind in (*COLUMNS, ("n", "integer")))
+NARROW = (*COLUMNS, ("n", "integer"))
+
+
+def test_a_type_grows_under_rules(make_world):
+    """A column of the source that takes a wider type widens the table, where no rule says otherwise."""
+    world = ruled(make_world(columns=NARROW), derive={"twice": "n * 2"}, cast={"amount": "double"}, drop=["email"])
+    loaded(world, [{**row(1), "n": 1}])
+    world.columns = tuple((n, "decimal(20,4)" if n == "amount" else kind) for n, kind in WIDER)
+    applied(world, [("I", {**row(2, amount="2.2500"), "n": 2**40})])
+    assert [(each["n"], each["amount"]) for each in dicts(world)] == [(1, 1.5), (2**40, 2.25)]
+    assert world.frame().schema["n"] == pl.Int64
+    assert verified(world).equal
+
+
+def test_a_column_that_comes_under_rules(make_world):
+    """A new column of the source is added to a table with rules, and may be used by them from then on."""
+    world = loaded(ruled(make_world(columns=COLUMNS), mask={"phone": "sha256"}, drop=["internal"]), [row(1)])
+    world.columns = (*COLUMNS, ("phone", "string"), ("internal", "string"))
+    applied(world, [("I", {**row(2), "phone": "1", "internal": "x"})])
+    first, second = dicts(world)
+    assert (first["phone"], second["phone"]) == (None, sha("1"))
+    assert "internal" not in second
+    assert verified(world).equal
+
+
+def test_frozen_columns_take_those_of_rules(make_world):
+    """`schema: freeze` stops the table for a new column of the source, and not for one that the config derives."""
+    world = loaded(ruled(make_world(columns=COLUMNS), schema="freeze"), [row(1)])
+    ruled(world, derive=DAY)
+    applied(world, [("I", row(2))])
+    assert [each["order_day"] for each in dicts(world)] == [None, date(2026, 3, 1)]
+    world.columns = (*COLUMNS, ("phone", "string"))
+    name = world.cdc([("I", {**row(3), "phone": "1"})])
+    world.later()
+    with pytest.raises(TableError, match="'phone'") as caught:
+        world.run()
+    assert caught.value.where.endswith(name)
+
+
+def test_a_key_keeps_its_type_under_rules(make_world):
+    """A key column whose type grows in the source stops the table, unless a cast gives it a type of its own."""
+    narrow = tuple((name, "integer" if name == "id" else kind) for name, kind in COLUMNS)
+    world = loaded(ruled(make_world(columns=narrow), derive=DAY), [row(1)])
+    world.columns = COLUMNS
+    world.cdc([("I", row(2))])
+    world.later()
+    with pytest.raises(TableError, match="key column"):
+        world.run()
+    world = loaded(ruled(make_world(columns=narrow), cast={"id": "long"}), [row(1)])
+    world.columns = COLUMNS
+    applied(world, [("I", row(2**40))])
+    assert [each["id"] for each in dicts(world)] == [1, 2**40]
