@@ -63,8 +63,9 @@ def check_rule(rule: str, value: Any, table: Mapping[str, Any]) -> None:
 
 def _check_rename(renames: Mapping[str, str], table: Mapping[str, Any]) -> None:
     new = _folded(renames.values())
-    for key in ("primary_key", "partition_by", "sequence_by", "columns", "keep_columns"):
-        for name in table.get(key) or ():
+    for key in ("primary_key", "partition_by", "sequence_by", "columns", "keep_columns", "op_column"):
+        named = table.get(key) or ()
+        for name in (named,) if isinstance(named, str) else named:
             if name.lower() in _folded(renames) - new:
                 raise ValueError(f"{key} names {name!r}, which is renamed: write its new name there")
 

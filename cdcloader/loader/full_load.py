@@ -19,7 +19,7 @@ from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
 from cdcloader.source.load_sets import layout_of
-from cdcloader.source.rows import Chunk, read, survey
+from cdcloader.source.rows import TEXT_FORMATS, Chunk, read, survey
 
 _COMMIT_TRIES_MAX = 5
 
@@ -70,15 +70,15 @@ def load(
 
 
 def _source(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
-    """The set's columns, and those whose types were guessed. CSV keeps the types that the table has already."""
-    csv = any(file.format == "csv" for file in plan.files)
-    pinned = source_columns(context.table, base, context.log.where) if csv else ()
+    """The set's columns, and those whose types were guessed. CSV and JSON keep the types that the table has already."""
+    text = any(file.format in TEXT_FORMATS for file in plan.files)
+    pinned = source_columns(context.table, base, context.log.where) if text else ()
     known = overlay(pinned, context.table)
     seen = survey(context.inputs(plan.files), context.row_format(known))
     # The table's own order and nullability do not matter.
     schema = evolve(seen, (), context.source_policy).schema or tuple(Field(c.name, c.type) for c in known)
     names = {column.name for column in known}
-    guessed = frozenset(column.name for column in schema if column.name not in names) if csv else frozenset()
+    guessed = frozenset(column.name for column in schema if column.name not in names) if text else frozenset()
     # A column that is guessed may hold NULL in every sample.
     return schema, guessed
 

@@ -20,15 +20,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdcloader.changes.conversion import as_text, exactly, text_through
 from cdcloader.changes.evolution import TEXT_OF
 from cdcloader.changes.net import FILE
-from cdcloader.changes.schema import VOID, Schema, fits, polars_type
+from cdcloader.changes.schema import Schema, fits
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, not_in_table
-from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, not_in_table, short_op
+from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, is_wide, layout
+from cdcloader.source.parquet_values import always_fits, cast_column, text_of
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
-from cdcloader.source.text_values import parse_text
 
 _SHOWN_CHARS = 60
 
@@ -116,7 +115,7 @@ def _read_run(
     frame = None
     if len(run) > 1:
         reader = _reader(run[0].found, run[0].file, fmt, schema, only)
-        frame = _decoded_together([one.content for one in run], reader.stored(run[0].parquet))
+        frame = _decoded_together(run, reader.stored(run[0].parquet))
     if frame is not None:
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
@@ -127,10 +126,12 @@ def _read_run(
             first += frame.height
 
 
-def _decoded_together(contents: list[bytes], columns: list[str] | None) -> pl.DataFrame | None:
+def _decoded_together(run: Sequence[_Whole], columns: list[str] | None) -> pl.DataFrame | None:
     """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
+    if _has_wide_decimals(run[0].parquet):
+        return None
     try:
-        return pl.read_parquet(contents, columns=columns)
+        return pl.read_parquet([one.content for one in run], columns=columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
 
@@ -183,11 +184,17 @@ def _frames(
 
 def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
     """The whole file: by Polars, and by pyarrow where Polars gives up."""
-    try:
-        return pl.read_parquet(stream.getvalue(), columns=columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        with _readable(file):
-            return _frame(parquet.read(columns=columns))
+    if not _has_wide_decimals(parquet):
+        try:
+            return pl.read_parquet(stream.getvalue(), columns=columns)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            pass
+    with _readable(file):
+        return _frame(parquet.read(columns=columns))
+
+
+def _has_wide_decimals(parquet: pq.ParquetFile) -> bool:
+    return any(is_wide(field.type) for field in parquet.schema_arrow)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -195,6 +202,10 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     for column in table.columns:
         if not pa.types.is_primitive(column.type):
             column.validate(full=True)
+    for place, field in enumerate(table.schema):
+        if is_wide(field.type):
+            digits = [None if value is None else f"{value:f}" for value in table.column(place).to_pylist()]
+            table = table.set_column(place, field.name, pa.array(digits, pa.string()))
     return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
 
 
@@ -242,7 +253,7 @@ def _reader(
     if only is not None:
         # A value may turn out to be none of its type, and a key NULL: either makes its row a reject.
         wide = {*only, *(fmt.primary_key or ())}
-        few = {name: want for name, want in types.items() if name in wide or not _always_fits(found.types[name], want)}
+        few = {name: want for name, want in types.items() if name in wide or not always_fits(found.types[name], want)}
         fields = tuple(field for field in schema if field.name in few or field.name in wide)
         narrow = _Reader(file, fmt, fields, found, few, strangers, whole=False)
         # Without any column in use the number of rows would be lost.
@@ -321,7 +332,7 @@ class _Reader:
             column = frame.get_column(name)
             have = self.found.types[name]
             through = self._through(name) if want == "string" != have else None
-            typed[name] = _cast(column, have, want, through)
+            typed[name] = cast_column(column, have, want, through)
             if typed[name].null_count() > column.null_count():
                 failed[name] = typed[name].is_null() & column.is_not_null()
         for name in self.strangers:
@@ -330,8 +341,9 @@ class _Reader:
         for helper in (columns.op, columns.time, *self.fmt.sequence_by):
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
-                typed[helper] = _text(values) if helper == columns.op else values
-        return frame, pl.DataFrame(list(typed.values())), failed
+                typed[helper] = text_of(values) if helper == columns.op else values
+        ready = pl.DataFrame(list(typed.values()))
+        return frame, short_op(ready, columns, self.file, self.fmt), failed
 
     def _through(self, name: str) -> str | None:
         """The type that a column of text had before, if it was another."""
@@ -345,46 +357,9 @@ class _Reader:
             if name not in self.types:
                 reasons = reasons.zip_with(~mask | reasons.is_not_null(), pl.Series([not_in_table(name)]))
                 continue
-            shown = "'" + _text(frame.get_column(name)).str.slice(0, _SHOWN_CHARS) + f"' is not a {self.types[name]}"
+            shown = "'" + text_of(frame.get_column(name)).str.slice(0, _SHOWN_CHARS) + f"' is not a {self.types[name]}"
             reasons = reasons.zip_with(~mask | reasons.is_not_null(), f"column '{name}': " + shown)
         return reasons
-
-
-def _always_fits(have: str, want: str) -> bool:
-    """Whether no value of a file's column can turn out to be none of the table's."""
-    return want == "string" or (have != "string" and fits(have, want))
-
-
-def _cast(column: pl.Series, have: str, want: str, through: str | None) -> pl.Series:
-    """The column as the target type; what is no value of it becomes NULL.
-
-    A column of text was of the type `through` before, if it was of another.
-    """
-    dtype = polars_type(want)
-    if want == "string" and have not in ("string", VOID):
-        return text_through(_cast(column, have, have, None), have, through).alias(column.name)
-    if not _always_fits(have, want) and have != "string":
-        return exactly(_cast(column, have, have, None), have, want).alias(column.name)
-    if isinstance(column.dtype, pl.Datetime):
-        return _timestamps(column, dtype)
-    if have == "string" and column.dtype != dtype:
-        text = _text(column)
-        return parse_text(text, want).alias(column.name)
-    if have == "string":
-        return parse_text(column, want).alias(column.name)
-    return column if column.dtype == dtype else column.cast(dtype)
-
-
-def _timestamps(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Microseconds, in UTC or naive: a file's times are UTC whether or not the reader says so."""
-    kind = cast("pl.Datetime", column.dtype)
-    utc = column if kind.time_zone in (None, "UTC") else column.dt.convert_time_zone("UTC")
-    naive = utc.dt.replace_time_zone(None).dt.cast_time_unit("us")
-    return naive.dt.replace_time_zone("UTC") if cast("pl.Datetime", dtype).time_zone else naive
-
-
-def _text(column: pl.Series) -> pl.Series:
-    return as_text(column) if column.dtype == pl.Time else column.cast(pl.String)
 
 
 def _json_rows(frame: pl.DataFrame) -> pl.Series:

@@ -14,19 +14,35 @@ from itertools import groupby
 from cdcloader.changes.evolution import Policy, Seen, evolve
 from cdcloader.changes.schema import VOID, Schema
 from cdcloader.source.csv_layout import Layout
-from cdcloader.source.csv_rows import csv_text, file_layout, read_csv
+from cdcloader.source.csv_rows import file_layout, read_csv
 from cdcloader.source.csv_samples import sample
-from cdcloader.source.inference import type_of
+from cdcloader.source.inference import Evidence, type_of
+from cdcloader.source.json_rows import json_layout, read_json
 from cdcloader.source.parquet_rows import parquet_layout, read_parquet, read_parquet_together
+from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat, is_rule_added
 
-__all__ = ["Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read", "read_together", "survey"]
+__all__ = [
+    "TEXT_FORMATS",
+    "Chunk",
+    "CsvFormat",
+    "FileInput",
+    "RowFormat",
+    "describe",
+    "read",
+    "read_together",
+    "survey",
+]
+
+# Their types are not written in them.
+TEXT_FORMATS = ("csv", "json")
 
 
 def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
     """The source columns of these files in order of first appearance, without Op and helpers.
 
-    Known types are kept, Parquet types taken (the wider one where files differ), CSV types inferred from samples.
+    Known types are kept, Parquet types taken (the wider one where files differ), those of CSV inferred from samples,
+    and of JSON from all values.
     """
     known = {field.name: field.type for field in fmt.known}
     seen = [replace(one, type=known.get(one.name, one.type)) for one in survey(files, fmt)]
@@ -36,27 +52,13 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
 def survey(files: Sequence[FileInput], fmt: RowFormat) -> list[Seen]:
     """The source columns of these files, each type of each column with the first file that has it, in order of files.
 
-    A Parquet file tells its types. A CSV file has the types that are known, and others are inferred from samples.
+    A Parquet file tells its types. In CSV and JSON they are those that are known; values tell the others.
     """
-    known = {field.name: field.type for field in fmt.known}
-    found: dict[tuple[str, str | None], str] = {}
-    csv_files: list[tuple[FileInput, Layout]] = []
-    names = tuple(known)
-    for file in (file for file in files if file.size):
-        kinds: dict[str, str | None]
-        if file.format == "csv":
-            layout = _csv_layout(file, fmt, names)
-            if layout is None:
-                continue
-            csv_files.append((file, layout))
-            kinds = {name: known.get(name) or _helper_type(name, layout.columns) for name in layout.columns.source}
-        else:
-            columns = parquet_layout(file, fmt, names)
-            kinds = {name: columns.types[name] for name in columns.columns.source}
-        for one in kinds.items():
-            found.setdefault(one, file.name)
-        names = tuple(dict.fromkeys([*names, *kinds]))
-    return _typed(found, csv_files, fmt)
+    surveyed = _Survey(fmt, {field.name: field.type for field in fmt.known})
+    for file in files:
+        if file.size:
+            surveyed.add(file)
+    return surveyed.seen()
 
 
 def read(
@@ -77,6 +79,8 @@ def read(
         return iter(())
     if file.format == "csv":
         return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+    if file.format == "json":
+        return read_json(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
     return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes, only=only)
 
 
@@ -93,7 +97,7 @@ def read_together(
     A chunk with rejects is of one file.
     """
     for kind, neighbours in groupby((file for file in files if file.size), key=lambda file: file.format):
-        if kind == "csv":
+        if kind in TEXT_FORMATS:
             for file in neighbours:
                 yield from read(file, fmt, schema, chunk_bytes=chunk_bytes)
         else:
@@ -101,21 +105,56 @@ def read_together(
 
 
 def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:
-    with csv_text(file) as stream:
+    with raw_text(file) as stream:
         return file_layout(stream, file, fmt, names)
 
 
 def _helper_type(name: str, columns: Columns) -> str | None:
-    """Kept helper columns of CSV files are text, and not inferred: their digits are identifiers."""
+    """Kept helper columns of CSV and JSON files are text, and not inferred: their digits are identifiers."""
     return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
 
 
-def _typed(
-    found: Mapping[tuple[str, str | None], str], csv_files: Sequence[tuple[FileInput, Layout]], fmt: RowFormat
-) -> list[Seen]:
-    """What was found, with the types of the columns that have none yet: CSV takes that of a Parquet file beside it."""
-    typed = {name for name, kind in found if kind is not None}
-    open_names = [name for name, kind in found if kind is None and name not in typed]
-    samples = sample(csv_files, open_names, fmt.csv) if open_names else {}
-    kinds = {name: type_of(samples[name], fmt.timestamp_type) for name in open_names}
-    return [Seen(file, name, kind or kinds.get(name, VOID)) for (name, kind), file in found.items()]
+class _Survey:
+    """What was found so far: the first file of each column and type; None is a type that values will tell."""
+
+    def __init__(self, fmt: RowFormat, known: Mapping[str, str]) -> None:
+        self._fmt, self._known = fmt, known
+        self._names = tuple(known)
+        self._found: dict[tuple[str, str | None], str] = {}
+        self._csv_files: list[tuple[FileInput, Layout]] = []
+        self._json_values: dict[str, Evidence] = {}
+
+    def add(self, file: FileInput) -> None:
+        """Look at one more file."""
+        kinds = self._kinds(file)
+        for one in kinds.items():
+            self._found.setdefault(one, file.name)
+        self._names = tuple(dict.fromkeys([*self._names, *kinds]))
+
+    def seen(self) -> list[Seen]:
+        """What was found, with all types: text takes that of a Parquet file beside it, or its values tell."""
+        typed = {name for name, kind in self._found if kind is not None}
+        open_names = [name for name, kind in self._found if kind is None and name not in typed]
+        sampled = sample(self._csv_files, open_names, self._fmt.csv) if open_names else {}
+        values = {name: sampled[name] | self._json_values.get(name, Evidence()) for name in open_names}
+        kinds = {name: type_of(value, self._fmt.timestamp_type) for name, value in values.items()}
+        return [Seen(file, name, kind or kinds.get(name, VOID)) for (name, kind), file in self._found.items()]
+
+    def _kinds(self, file: FileInput) -> dict[str, str | None]:
+        if file.format == "csv":
+            layout = _csv_layout(file, self._fmt, self._names)
+            if layout is None:
+                return {}
+            self._csv_files.append((file, layout))
+            return self._of_text(layout.columns)
+        if file.format == "json":
+            told = json_layout(file, self._fmt, self._names)
+            if told is None:
+                return {}
+            self._json_values |= {n: self._json_values.get(n, Evidence()) | more for n, more in told.seen.items()}
+            return self._of_text(told.columns)
+        found = parquet_layout(file, self._fmt, self._names)
+        return {name: found.types[name] for name in found.columns.source}
+
+    def _of_text(self, columns: Columns) -> dict[str, str | None]:
+        return {name: self._known.get(name) or _helper_type(name, columns) for name in columns.source}

@@ -246,6 +246,19 @@ def test_the_source_renames_the_column_itself(make_world):
     assert "status" not in world.frame().columns
 
 
+def test_json_has_old_and_new_names(make_world):
+    """Keys of JSON lines are renamed like columns; a line with the old and the new key is quarantined."""
+    world = ruled(make_world(columns=COLUMNS), rename={"Status": "state"}, mask={"email": "null"})
+    world.put("LOAD00000001.json", b'{"id":1,"status":"new","email":"a"}\n{"id":2,"STATE":"paid"}\n')
+    world.later(600)
+    world.run()
+    world.put("20260301-130000000.json", b'{"Op":"U","id":1,"state":"x"}\n{"Op":"I","id":3,"status":"a","state":"b"}\n')
+    world.later()
+    world.run()
+    assert [(each["id"], each["state"], each["email"]) for each in dicts(world)] == [(1, "x", None), (2, "paid", None)]
+    assert sum(done.account.quarantined for done in world.batches) == 1
+
+
 def test_a_file_with_the_old_and_the_new_name_stops_the_table(make_world):
     """A file that has both the old and the new name of a column blocks the table, with the file and both names."""
     world = loaded(ruled(make_world(columns=COLUMNS), rename={"status": "state"}), [row(1)])
