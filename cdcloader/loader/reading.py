@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 
 import polars as pl
 
-from cdcloader.changes.net import OP, TIME, sequence_columns
+from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.columns import batch_columns
@@ -26,9 +27,9 @@ _SMALL_SHARE = 4
 class Reading:
     """The rows of some inputs as `schema`: the table's columns as they will be after the batch.
 
-    `rows_in` counts every row of the files, `rows` those that became a change, `left_out` those of an insert-only table
-    that its filter did not let through; `newest` is the newest commit time that they tell. All are complete when
-    `frames` has ended.
+    `rows_in` counts every row of the files, a row that changed its key twice; `rows` counts those that became a change,
+    or two; `left_out` those of an insert-only table that its filter did not let through; `newest` is the newest commit
+    time that they tell. All are complete when `frames` has ended.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Reading:
         self.newest: datetime | None = None
 
     def frames(self, watch: Stopwatch) -> Iterator[pl.DataFrame]:
-        """The table's columns, `OP` and the `SEQ` columns of all rows, in order."""
+        """The table's columns, `OP`, the `SEQ` and the `UNSET` columns of all rows, in order."""
         chunks = self._chunks()
         while True:
             with watch.phase("read"):
@@ -53,14 +54,15 @@ class Reading:
             if chunk is None:
                 return
             self._beat()
-            self.rows_in += chunk.rows_in
             self._note_time(chunk.rows)
-            rows, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
+            ruled, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
+            rows = with_old_keys_deleted(ruled)
+            self.rows_in += chunk.rows_in + rows.height - ruled.height
             self.rows += rows.height
             for (file,), some in rejects.group_by("file", maintain_order=True) if rejects.height else ():
                 self.quarantine.add(str(file), some)
-            names = [*(column.name for column in self.schema), OP, *sequence_columns(rows.columns)]
-            yield rows.select(names)
+            helpers = [OP, *sequence_columns(rows.columns), *unset_columns(rows.columns)]
+            yield rows.select([*(column.name for column in self.schema), *helpers])
 
     def _ruled(self, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFrame]:
         """A chunk's rows after the column rules, and its rejects with those that a rule made."""

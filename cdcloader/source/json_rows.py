@@ -138,6 +138,9 @@ def _names(known: Sequence[str], fmt: RowFormat) -> Names:
     for name in known:
         names.of(name)
     new = {old.lower(): names.of(name) for old, name in fmt.rename.items()}
+    if fmt.before_image is not None:
+        images = [(old.join(fmt.before_image), name.join(fmt.before_image)) for old, name in fmt.rename.items()]
+        new |= {old.lower(): names.of(name) for old, name in images}
     names.spelled.clear()
     names.folded |= new
     return names

@@ -250,9 +250,13 @@ def _reader(
             )
     types = {name: wanted[name] for name in found.columns.source if name in wanted}
     strangers = tuple(name for name in found.columns.source if name not in wanted)
+    images = {image: wanted[name] for name, image in found.columns.before if image not in types}
+    types |= images
     if only is not None:
-        # A value may turn out to be none of its type, and a key NULL: either makes its row a reject.
-        wide = {*only, *(fmt.primary_key or ())}
+        # A value may turn out to be none of its type, and a key NULL: either makes its row a reject. So does what is
+        # unset in a row that changes its key.
+        wide = {*only, *(fmt.primary_key or ()), *images}
+        wide |= {*fmt.unset_names(types)} if found.columns.before else set()
         few = {name: want for name, want in types.items() if name in wide or not always_fits(found.types[name], want)}
         fields = tuple(field for field in schema if field.name in few or field.name in wide)
         narrow = _Reader(file, fmt, fields, found, few, strangers, whole=False)

@@ -109,9 +109,10 @@ def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout
         return file_layout(stream, file, fmt, names)
 
 
-def _helper_type(name: str, columns: Columns) -> str | None:
+def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
     """Kept helper columns of CSV and JSON files are text, and not inferred: their digits are identifiers."""
-    return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
+    is_helper = name in (columns.op, columns.time) or is_rule_added(name, columns.names, fmt.before_image)
+    return "string" if is_helper else None
 
 
 class _Survey:
@@ -157,4 +158,4 @@ class _Survey:
         return {name: found.types[name] for name in found.columns.source}
 
     def _of_text(self, columns: Columns) -> dict[str, str | None]:
-        return {name: self._known.get(name) or _helper_type(name, columns) for name in columns.source}
+        return {name: self._known.get(name) or _helper_type(name, columns, self._fmt) for name in columns.source}

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from cdcloader.changes.changed_keys import BEFORE, before_columns
 from cdcloader.changes.conversion import as_text
-from cdcloader.changes.net import DELETE, FILE, OP, ROW
+from cdcloader.changes.net import DELETE, FILE, OP, ROW, UNSET
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.errors import TableError
 from cdcloader.source.casts import as_stored, cast_values, castable, keeps_apart
@@ -185,12 +186,12 @@ class RuledColumns:
 
     def _belonging(self, name: str, columns: Sequence[str]) -> list[str]:
         """The helper columns that hold other values of a key column: those from before a change."""
-        return [column for column in columns if column == f"__before_{name}"]
+        return [column for column in before_columns(columns) if column == BEFORE + name]
 
     def _is_of_table(self, helper: str) -> bool:
         """Whether a helper column still has its column."""
         dropped = {column.name for column in self.source} - {column.name for column in self.table}
-        return helper.removeprefix("__unset_") not in dropped
+        return helper.removeprefix(UNSET) not in dropped
 
     def _values(
         self, each: Expression, kind: str, frame: pl.DataFrame, wanted: pl.Series, reasons: _Reasons, label: str

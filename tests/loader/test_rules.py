@@ -451,3 +451,42 @@ def test_a_key_keeps_its_type_under_rules(make_world):
     world.columns = COLUMNS
     applied(world, [("I", row(2**40))])
     assert [each["id"] for each in dicts(world)] == [1, 2**40]
+
+
+def test_a_changed_key_under_rules(make_world):
+    """A changed key deletes the row of the old one, by the name, type and mask that rules give to the key."""
+    world = ruled(
+        make_world(columns=COLUMNS), rename={"id": "number"}, primary_key=["number"], filter="status <> 'test'",
+        mask={"number": "sha256"}, derive=DAY, partition_by=["order_day"],
+    )  # fmt: skip
+    loaded(world, [row(1), row(2), row(3)])
+    world.columns = (*COLUMNS, ("BI_id", "long"))
+    applied(world, [("U", {**row(11, day=2), "BI_id": 1}), ("U", {**row(12, "test"), "BI_id": 2}), ("U", row(3, "x"))])
+    found = sorted((each["number"], each["status"]) for each in dicts(world))
+    assert found == sorted([(sha("11"), "new"), (sha("3"), "x")])
+    assert verified(world).equal
+    world.put("20260301-140000000.json", b'{"Op":"U","id":13,"BI_ID":3,"status":"y","created_at":"2026-03-01"}\n')
+    world.later()
+    world.run()
+    assert sorted(each["number"] for each in dicts(world)) == sorted([sha("11"), sha("13")])
+    assert verified(world).equal
+
+
+def test_partial_rows_under_rules(make_world):
+    """What an update does not log keeps its value under its new name and type; expressions need whole rows."""
+    world = ruled(
+        make_world(columns=COLUMNS), rename={"status": "state"}, cast={"amount": "string"}, mask={"email": "sha256"},
+        drop=["created_at"], partial_updates="keep",
+    )  # fmt: skip
+    loaded(world, [row(1), row(2)])
+    applied(world, [("U", {"id": 1, "status": "paid"}), ("U", {"id": 2, "email": "new"})])
+    applied(world, [("U", {"id": 1, "amount": Decimal("2.50")})])
+    assert [tuple(each.values()) for each in dicts(world)] == [
+        (1, "paid", sha("a@b.c"), "2.50"),
+        (2, "new", sha("new"), "1.50"),
+    ]
+    assert verified(world).equal
+    with pytest.raises(ValueError, match="whole rows"):
+        ruled(world, filter="state <> 'x'")
+    with pytest.raises(ValueError, match="whole rows"):
+        ruled(world, derive={"x": "state"})

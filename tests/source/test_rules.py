@@ -124,6 +124,7 @@ FILE = FileInput(0, "raw/0.csv", "cdc", "csv", gzip=False, size=1, open=BytesIO)
         ({"a": "b", "b": "a"}, ("a", "b"), ("b", "a")),
         ({"a": "b", "b": "c"}, ("a", "b"), ("b", "c")),
         ({"old": "new"}, ("old", "BI_old", "BI_x"), ("new", "BI_new", "BI_x")),
+        ({"id": "key"}, ("id", "bi_ID"), ("key", "BI_key")),
         ({}, ("a", "b"), ("a", "b")),
     ],
 )
