@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.evolution import Evolution, evolve
 from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot

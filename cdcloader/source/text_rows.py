@@ -70,12 +70,13 @@ class TextReader:
         typed: list[pl.Series] = []
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}
+        strangers = self.strangers
         for name, kind in self.types.items():
             text = texts.get_column(name)
             values = parse_text(text, kind)
             typed.append(values.alias(name))
             failed = text.is_not_null() & values.is_null()
-            if name in self.strangers:
+            if name in strangers:
                 # Like other faults of a row, of which the first is told.
                 told = pl.when(pl.lit(text).is_not_null()).then(pl.lit(not_in_table(name)))
                 reasons = pl.select(pl.coalesce(pl.lit(reasons), told)).to_series()

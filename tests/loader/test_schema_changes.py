@@ -359,6 +359,23 @@ def test_quarantine_takes_rows_with_values_in_unknown_columns(make_world, dms):
     assert changes_of(world) == []
 
 
+def test_json_has_the_types_of_its_table(make_world):
+    """A new key is a new column, also beside Parquet files; with `schema: quarantine` a value there makes a reject."""
+    for policy in ("evolve", "quarantine"):
+        world = make_world(schema=policy)
+        load(world, (ID, ("a", "integer")), [{"id": 1, "a": 1}])
+        cdc(world, (ID, ("a", "short")), ("I", {"id": 2, "a": 2}), run=False)
+        world.put(
+            "20260301-130000000.json", b'{"Op": "I", "id": 3, "a": 3, "b": "new"}\n{"Op": "I", "id": 4, "b": null}\n'
+        )
+        world.later(3600)
+        world.run()
+        new = {"id": 3, "a": 3, "b": "new"} if policy == "evolve" else None
+        assert_holds(world, [{"id": 1, "a": 1}, {"id": 2, "a": 2}, *([new] if new else []), {"id": 4}])
+        assert world.record().rows_quarantined == (policy == "quarantine")
+        assert list(types_of(world)) == ["id", "a", *(["b"] if new else [])]
+
+
 def test_quarantine_takes_rows_whose_values_do_not_fit(make_world):
     """Value by value, and exactly; a file alone and small files that are read together have the same rejects."""
     world = make_world(schema="quarantine")
