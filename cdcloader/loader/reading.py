@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
-from cdcloader.changes.evolution import Evolution, evolve
 from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
