@@ -332,6 +332,14 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
         ({"timestamps": "native"}, "did you mean naive?"),
         ({"partition_by": {"a": 1}}, "should be a list"),
         ({"csv": "auto"}, "should be a mapping of keys to values"),
+        ({"timezone": "Europe/Berlino"}, "there is no time zone 'Europe/Berlino'"),
+        ({"timezone": "../etc/passwd"}, "is no time zone"),
+        ({"timezone": ""}, "is no time zone"),
+        ({"timezone": "Antarctica/Troll"}, "have DMS use UTC"),
+        ({"layout": "(?P<kind>x"}, "is no regular expression"),
+        ({"layout": "(?P<knd>x)"}, "has the group 'knd'; the groups are kind, load, cdc"),
+        ({"layout": "(?P<kind>x)(?P<date>[0-9]{8})"}, "tells no order of CDC files"),
+        ({"cdc_path": "../x"}, "should be schema/table"),
     ],
 )
 def test_table_settings_that_cannot_be_are_faults(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

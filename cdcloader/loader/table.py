@@ -249,6 +249,7 @@ class TableLoader:
         listing, plan = look.listing, self._truncated(look.plan) if look.emptied and truncates else look.plan
         self._attempts.has_seen(listing.files)
         self._report.strange_files(listing.strange)
+        self._report.names_in_zone(listing.files)
         self._report.skipped_files(record.skipped_files)
         if not look.emptied or look.blank:
             self._emptied_at = None
