@@ -484,6 +484,7 @@ def random_history(fleet, seed):
                 fleet.expected[source][row["id"]] = row
     assert fleet.run() == {Outcome.IDLE}
     fleet.check()
+    assert_verified(fleet)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -510,6 +511,10 @@ def test_verify_reads_shared_files_too(make_fleet, sequenced):
     fleet.run()
     fleet.changes(*[("U", source, values(fleet.columns[source], 3)) for source in fleet.tables])
     fleet.run()
+    assert_verified(fleet)
+
+
+def assert_verified(fleet):
     for source, loader in fleet.loaders.items():
         reader = replace(loader.context, transactions=Transactions(fleet.sources, quarantines=False))
         found = verify(reader, fleet.record(source), budget_bytes=512 << 20)
