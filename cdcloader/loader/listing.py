@@ -92,8 +92,7 @@ def list_source(context: Context) -> Listing:
     Stopped between two pages when the process ends.
     """
     listing = _listed(context, [Range("")], 0, certain=True, whole=True)
-    context.sightings.note(listing.files)
-    context.sightings.swept_at = context.now()
+    context.sightings.sweep(listing.files, context.now())
     return listing
 
 
@@ -111,17 +110,24 @@ def list_new(context: Context, record: Record, progress: Progress) -> Listing:
     first_look, due = seen.swept_at is None, seen.is_due(now, context.settings.look_back_seconds / 2)
     unknown = first_look and not progress.ledger  # The last file's name, which would tell its folder, is ours.
     if unknown or ((styles or progress.full_load_layout == "folders") and (first_look or due)):
-        return list_source(context)
+        return _swept(context, start)
     ranges = _ranges(context, styles, last, start) if styles else _plain_ranges(context, start, beside=due)
     if ranges is None:
-        return list_source(context)
+        return _swept(context, start)
     listing = _listed(context, ranges, start, certain=not styles)
     if first_look and not styles and _is_silent(listing, now):
         # It looks so where DMS goes on in folders of dates.
         listing = _listed(context, _plain_ranges(context, start, beside=True), start, certain=True)
     if first_look or due:
         seen.swept_at = now
-    return list_source(context) if seen.note(listing.files) and not styles else listing
+    return _swept(context, start) if seen.note(listing.files) and not styles else listing
+
+
+def _swept(context: Context, start: int) -> Listing:
+    """The CDC files from a position on, wherever they stand, and every LOAD file: all is listed, and little is kept."""
+    listing = _listed(context, [Range("")], start, certain=True)
+    context.sightings.sweep(listing.files, context.now())
+    return listing
 
 
 def _last_folder(record: Record) -> DateFolder | None:
@@ -138,8 +144,8 @@ def _ranges(context: Context, styles: set[Style], last: DateFolder | None, start
     """Where new files are in folders of dates; None where only a listing of everything tells."""
     if last is None or styles != {last.style}:
         return None
-    since = min(last.date, local_of_position(start)[0])
-    return ranges_since(last.style, since, context.naming.local_time(context.now()))
+    naming, since = context.naming, min(last.date, local_of_position(start)[0])
+    return ranges_since(last.style, since, naming.local_time(context.now()), naming.name_before(start))
 
 
 def _plain_ranges(context: Context, start: int, *, beside: bool) -> list[Range]:
@@ -153,13 +159,14 @@ def _is_silent(listing: Listing, now: datetime) -> bool:
 
 
 def _listed(context: Context, ranges: Iterable[Range], start: int, *, certain: bool, whole: bool = False) -> Listing:
-    """The files in some ranges of the source's folder, and those of PreserveTransactions from `start` on."""
+    """The files in some ranges of the source's folder, and of PreserveTransactions; CDC files from `start` on."""
     naming, listing = context.naming, Listing([], [], [], whole, certain)
     for each in united(ranges):
         for item, name in _items(context, context.folder, each):
             file = naming.parse(context.folder, name, item.size, item.etag, item.last_modified)
             if file is not None:
-                listing.files.append(file)
+                if file.kind is not Kind.CDC or file.position >= start:
+                    listing.files.append(file)
             else:
                 (listing.unread if naming.is_unread(name) else listing.strange).append(item.key)
     if naming.cdc_path is not None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
+from cdcloader.changes.evolution import Change
 from cdcloader.errors import CdcloaderError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.upkeep import Tidied
 from cdcloader.metrics import Metrics
 from cdcloader.source.actions import FullLoad, Plan
-from cdcloader.source.layouts import PLAIN, Naming
+from cdcloader.source.layouts import PLAIN, Naming, zone_offset
+from cdcloader.source.names import RawFile
 from cdcloader.state.record import Phase, Record
 
 _SMALL_SHARE = 8
@@ -39,6 +41,7 @@ class Reporter:
     naming: Naming = PLAIN
     _newest: datetime | None = None
     _strange: frozenset[str] = field(default_factory=frozenset)
+    _zone_told: bool = False
     _skipped: frozenset[str] = field(default_factory=frozenset)
 
     def phase(self, phase: Phase) -> None:
@@ -90,6 +93,20 @@ class Reporter:
                 table=self.table,
                 count=len(new),
                 files=sorted(new)[:_NAMED_FILES_MAX],
+            )
+
+    def names_in_zone(self, files: Sequence[RawFile]) -> None:
+        """Say, once, that names seem to be in another time zone than the config has it."""
+        offset = None if self._zone_told else zone_offset(files, self.naming)
+        if offset is not None:
+            self._zone_told = True
+            hours, minutes = divmod(abs(offset) // timedelta(minutes=1), 60)
+            structlog.get_logger().warning(
+                "file names seem to be in another time zone",
+                table=self.table,
+                reason=f"the newest files' names are {hours}:{minutes:02d} hours "
+                f"{'after' if offset > timedelta() else 'before'} their LastModified",
+                hint="set timezone to the endpoint's DatePartitionTimezone, best before the table is loaded",
             )
 
     def skipped_files(self, skipped: Mapping[str, str]) -> None:
@@ -169,12 +186,27 @@ class Reporter:
             self._newest = done.newest_time
             self.metrics.freshness(self.table, done.newest_time)
         self._target(done.snapshot)
+        self.schema_changed(done.changes)
         if done.files:
             self._batch_line(record, done, kinds)
         else:
             self._truncated_line(done)
         if self.on_batch:
             self.on_batch(self.table, done)
+
+    def schema_changed(self, changes: Sequence[Change]) -> None:
+        """Columns of the target are others now: a line and a count for each."""
+        self.metrics.schema_changes(self.table, Counter(str(change.kind) for change in changes))
+        for change in changes:
+            structlog.get_logger().warning(
+                "schema changed",
+                table=self.table,
+                column=change.column,
+                kind=str(change.kind),
+                from_type=change.old,
+                to_type=change.new,
+                file=change.file,
+            )
 
     def conflict(self, error: CdcloaderError) -> None:
         """Somebody else was faster; the work is planned again."""

@@ -249,6 +249,7 @@ class TableLoader:
         listing, plan = look.listing, self._truncated(look.plan) if look.emptied and truncates else look.plan
         self._attempts.has_seen(listing.files)
         self._report.strange_files(listing.strange)
+        self._report.names_in_zone(listing.files)
         self._report.skipped_files(record.skipped_files)
         if not look.emptied or look.blank:
             self._emptied_at = None
@@ -332,7 +333,8 @@ class TableLoader:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
         while True:
             try:
-                committed = apply_batch(context, base, record, files, late=late, keep_going=self._keep_going)
+                told, going = self._report.schema_changed, self._keep_going
+                committed = apply_batch(context, base, record, files, late=late, keep_going=going, changed=told)
             except TableError as error:
                 readable = [] if late else files_before(self.context, files, error.where)
                 if not readable:
