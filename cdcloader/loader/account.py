@@ -31,6 +31,7 @@ class Account:
     rows_in = inserted + updated + deleted + noop + superseded + quarantined. A row that changed its key is two changes,
     and counts twice in `rows_in`: the old key is deleted, the new one inserted or updated. `skipped` are all the files
     that an operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
+    The first commit of a generation tells `after` which position of the generation before it was made.
     """
 
     generation: int
@@ -50,6 +51,7 @@ class Account:
     quarantined: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     full_load_layout: str = ""
+    after: int | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -95,6 +97,7 @@ def to_info(account: Account) -> dict[str, Any]:
         },
         "rows": {"in": account.rows_in, **account.rows},
         **({"skipped": dict(account.skipped)} if account.skipped else {}),
+        **({"after": account.after} if account.after is not None else {}),
     }
 
 
@@ -118,6 +121,7 @@ def from_info(info: Mapping[str, Any]) -> Account:
         superseded=rows["superseded"],
         quarantined=rows["quarantined"],
         skipped=dict(info.get("skipped") or {}),
+        after=info.get("after"),
         full_load_layout=str(load.get("layout") or ""),
     )
 
@@ -182,12 +186,14 @@ def _known_before(record: Record, account: Account, naming: Naming) -> tuple[dic
 
 
 def _begins_within(record: Record, account: Account, first: int) -> bool:
-    """Whether a new generation of the same full load begins with a file that the record's position is behind."""
+    """Whether a new generation of the same full load begins where the record has come to, or before that."""
     loads = (record.recorded_full_load_date, record.full_load_newest, record.full_load_files, record.floor)
     same_load = loads == (
         account.full_load_date, account.full_load_newest, account.full_load_files, account.floor,
     )  # fmt: skip
-    return same_load and account.generation > record.generation and first <= record.recorded_position
+    # Of shared files the log names only those that hold rows of the table, so that its position may lie before `first`.
+    reached = first if account.after is None else min(first, account.after)
+    return same_load and account.generation > record.generation and reached <= record.recorded_position
 
 
 def _skipped_after(record: Record, account: Account, naming: Naming) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -13,7 +13,7 @@ from cdcloader.changes.net import OP, unset_columns
 from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
-from cdcloader.loader.account import Account
+from cdcloader.loader.account import Account, logged_progress
 from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
@@ -87,6 +87,9 @@ def apply_batch(
             raise
     living = netted if keys.count is None else keys.count
     account = _account(record, files, reading, applied, superseded=reading.rows - living, late=late)
+    logged = logged_progress(base.transactions) if base is not None else None
+    if logged is not None and logged[0] < record.generation:
+        account = replace(account, after=logged[1])
     try:
         with watch.phase("commit"):
             snapshot = commit(

@@ -464,6 +464,42 @@ def test_a_damaged_file_stops_the_tables_behind_the_files_before_it(make_fleet):
     fleet.check()
 
 
+def random_history(fleet, seed):
+    """Files in time, late and empty ones, some tables' turns, new processes, lost records; the model is at the end."""
+    draw, files = random.Random(seed), {}
+    for number in range(12):
+        at = fleet.now - timedelta(seconds=draw.choice([0, 0, 0, 90, 400]), milliseconds=number)
+        files[at] = random_changes(fleet, draw.random(), draw.choice([0, 1, 3, 40]))
+        fleet.put("".join(line(*change) for change in files[at]).encode(), at=at)
+        fleet.run(*draw.sample(list(fleet.tables), draw.randrange(1, 4)))
+        if draw.random() < 0.3:
+            fleet.start()
+        if draw.random() < 0.15:
+            fleet.store = MemoryStore()
+            fleet.start()
+    for _, changes in sorted(files.items()):
+        for op, source, row in changes:
+            fleet.expected[source].pop(row["id"], None)
+            if op != "D":
+                fleet.expected[source][row["id"]] = row
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
+    assert_verified(fleet)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_histories_converge(make_fleet, seed):
+    """Whatever the order of files, turns and restarts: each table is what all files say in the order of their names."""
+    random_history(make_fleet(), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3, 60))
+def test_more_histories_converge(make_fleet, seed):
+    """As above, with caches of all sizes."""
+    random_history(make_fleet(memory_bytes=random.Random(seed).choice([1, 5_000, 1 << 20]), disk_bytes=9_000), seed)
+
+
 @pytest.mark.parametrize("sequenced", [False, True])
 def test_verify_reads_shared_files_too(make_fleet, sequenced):
     """A table that took its rows from shared files is equal to them, files without a row of it among them or not."""
@@ -475,6 +511,10 @@ def test_verify_reads_shared_files_too(make_fleet, sequenced):
     fleet.run()
     fleet.changes(*[("U", source, values(fleet.columns[source], 3)) for source in fleet.tables])
     fleet.run()
+    assert_verified(fleet)
+
+
+def assert_verified(fleet):
     for source, loader in fleet.loaders.items():
         reader = replace(loader.context, transactions=Transactions(fleet.sources, quarantines=False))
         found = verify(reader, fleet.record(source), budget_bytes=512 << 20)
