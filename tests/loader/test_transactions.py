@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -544,3 +545,25 @@ def test_a_table_that_is_found_later_takes_its_rows_from_the_first_file_on(make_
     assert fleet.run("sales/late") == {Outcome.IDLE}
     fleet.check()
     assert not [key for key in fleet.reads if key.startswith("txn/")]
+
+
+def test_column_rules_over_shared_files(make_fleet):
+    """Rows of shared files have the columns of the LOAD, whatever the column rules make of these in the table."""
+    orders_only = {"sales/orders": COLUMNS["sales/orders"]}
+    fleet = make_fleet(
+        columns=orders_only, rename={"note": "remark"}, cast={"amount": "double"}, filter="amount < 20",
+        derive={"size": "LENGTH(remark)"}, drop=("remark",),
+    )  # fmt: skip
+    columns = COLUMNS["sales/orders"]
+    changes = [("U", 1, "1.50"), ("U", 2, "99.00"), ("I", 3, "3.25"), ("I", 4, "20.00")]
+    fleet.changes(
+        *[(op, "sales/orders", values(columns, number) | {"amount": Decimal(amount)}) for op, number, amount in changes]
+    )
+    assert fleet.run() == {Outcome.IDLE}
+    sizes = {number: len(values(columns, number)["note"]) for number in (1, 3)}
+    assert fleet.rows("sales/orders") == [
+        {"id": 1, "amount": 1.5, "size": sizes[1]},
+        {"id": 3, "amount": 3.25, "size": sizes[3]},
+    ]
+    loader = fleet.loaders["sales/orders"]
+    assert verify(loader.context, fleet.record("sales/orders"), budget_bytes=1 << 30).equal
