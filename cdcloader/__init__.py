@@ -9,7 +9,8 @@ no I/O, read no clock and log nothing.
     daemon.py           the schedule, bounded workers, the drain on SIGTERM
     turns.py            one table's turn, and the boundary that keeps its trouble from the others; the single pass
     replicas.py         which daemons share the tables, and which tables are this one's
-    loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
+    loader/             one table, one batch: gather, decide, apply, record, in crash-safe order; discovery.py finds
+                        the tables that patterns name
     source/             what DMS wrote; pure as a whole
       names.py            pure   key -> LOAD or CDC file, position
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
+from cdcloader.config.patterns import checked_target, is_pattern
 from cdcloader.errors import ConfigError
 
 
@@ -223,13 +224,37 @@ class TableDefaults(Model):
 
 
 class Table(TableDefaults):
-    """One source and the target that it is loaded into."""
+    """One source and the target that it is loaded into; or, where the source is a pattern, every folder that it names.
+
+    What a pattern's folders become: `expansion.table_of`.
+    """
 
     source: Annotated[str, AfterValidator(table_name)]
     target: Annotated[str, AfterValidator(target_name)] = Field(
         default_factory=lambda data: data["source"], validate_default=True
     )
     primary_key: Key
+    exclude: Names = ()
+    primary_keys: dict[Name, Key] = {}
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the source stands for many."""
+        return is_pattern(self.source)
+
+    @checks("target")
+    @classmethod
+    def _of_pattern(cls, value: str, info: ValidationInfo) -> str:
+        source = info.data.get("source", "")
+        return checked_target(value, source) if is_pattern(source) else value
+
+    @checks("exclude", "primary_keys")
+    @classmethod
+    def _beside_pattern(cls, value: object, info: ValidationInfo) -> object:
+        source = info.data.get("source", "*")
+        if value and not is_pattern(source):
+            raise ValueError(f"goes with a pattern, such as 'sales/*'; {shown(source)} is one table")
+        return value
 
 
 class Config(Model):
@@ -252,9 +277,19 @@ class Config(Model):
     cache: Cache = Cache()
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 
+    @property
+    def patterns(self) -> tuple[Table, ...]:
+        """The entries that stand for many tables."""
+        return tuple(table for table in self.tables if table.is_pattern)
+
+    @property
+    def exact(self) -> tuple[Table, ...]:
+        """The entries that stand for one table."""
+        return tuple(table for table in self.tables if not table.is_pattern)
+
     def table(self, source: str) -> Table:
-        """The table with that source; ConfigError when there is none."""
-        for table in self.tables:
+        """The table with that source, which has an entry of its own; ConfigError when there is none."""
+        for table in self.exact:
             if table.source == source.strip("/"):
                 return table
         known = ", ".join(table.source for table in self.tables)

@@ -208,7 +208,8 @@ def check_columns(table: Table, schema: Schema, where: str) -> None:
             raise TableError(
                 f"{label} names {', '.join(map(repr, missing))}; the columns are {', '.join(sorted(names))}",
                 where=where,
-                hint=f"correct {label} in the config (names are case-sensitive)",
+                hint=f"correct {label} in the config (names are case-sensitive); a table that a pattern found may have "
+                "an entry of its own, or its key in the pattern's primary_keys",
             )
     if set(table.partition_by) == names:
         raise TableError("partition_by names every column", where=where, hint="a data file needs a column of its own")
