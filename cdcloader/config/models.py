@@ -66,6 +66,13 @@ def target_name(text: str) -> str:
     return name
 
 
+def version_name(text: str) -> str:
+    """A folder directly below a table's."""
+    if table_name(text) != text or "/" in text or is_pattern(text):
+        raise ValueError(f"{shown(text)} should be the name of one folder, such as v202011191200")
+    return text
+
+
 def _local(text: str) -> str:
     """A local folder or file as an absolute path; `file://` URLs and ~ are understood."""
     if text.startswith("file://"):
@@ -221,6 +228,7 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    version: Annotated[str, AfterValidator(version_name)] | None = None
 
 
 class Table(TableDefaults):

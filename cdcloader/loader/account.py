@@ -28,7 +28,8 @@ class Account:
     """What one commit did: where the table then stands, the raw files applied, and every row of them.
 
     rows_in = inserted + updated + deleted + noop + superseded + quarantined. `skipped` are all the files that an
-    operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
+    operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too, and
+    `version` is the folder below the source's that the table is made of.
     """
 
     generation: int
@@ -47,6 +48,7 @@ class Account:
     superseded: int = 0
     quarantined: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -91,6 +93,7 @@ def to_info(account: Account) -> dict[str, Any]:
         },
         "rows": {"in": account.rows_in, **account.rows},
         **({"skipped": dict(account.skipped)} if account.skipped else {}),
+        **({"version": account.version} if account.version else {}),
     }
 
 
@@ -114,6 +117,7 @@ def from_info(info: Mapping[str, Any]) -> Account:
         superseded=rows["superseded"],
         quarantined=rows["quarantined"],
         skipped=dict(info.get("skipped") or {}),
+        version=info.get("version"),
     )
 
 
@@ -148,6 +152,7 @@ def forward(record: Record, account: Account, *, version: int, look_back_seconds
         full_load_newest=account.full_load_newest,
         full_load_files=account.full_load_files,
         skipped_files=_skipped_after(record, account),
+        source_version=account.version,
     )
 
 
@@ -201,7 +206,7 @@ def without_rows(record: Record, files: Sequence[RawFile], look_back_seconds: fl
     ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds)
     return record.advanced(
         position=last.position,
-        file=f"{record.path}{last.name}",
+        file=applied_file(record, last),
         ledger=ledger,
         ledger_from=ledger_from,
         version=None,
@@ -248,6 +253,12 @@ def position_before(position: int, seconds: float) -> int:
 def positions(files: Mapping[str, str]) -> list[int]:
     """The positions of applied files."""
     return [position_of_name(name) or 0 for name in files]
+
+
+def applied_file(record: Record, file: RawFile) -> str:
+    """The LastIncrementalFile of a table whose last file this is."""
+    folder = f"{record.source_version}/" if record.source_version else ""
+    return f"{record.path}{folder}{file.name}"
 
 
 def file_at(path: str, position: int) -> str:

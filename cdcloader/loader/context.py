@@ -92,6 +92,16 @@ class Context:
     vectors: Vectors = field(default_factory=Vectors)
     admission: Admission | None = None
     beat: Callable[[], None] = lambda: None
+    version: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder of the raw files: the source's, or that of one `version` of it."""
+        return f"{self.table.source}/{self.version}/" if self.version else f"{self.table.source}/"
+
+    def in_version(self, version: str | None) -> Context:
+        """The same table, made of the files of a version; None is the source's own folder."""
+        return self if version == self.version else replace(self, version=version)
 
     @contextmanager
     def admitted(self, files: Sequence[RawFile] = ()) -> Iterator[Context | None]:
@@ -234,6 +244,8 @@ def check_same_layout(context: Context, snapshot: Snapshot) -> None:
 
 
 KEY_PROPERTY = "cdcloader.primaryKey"
+VERSION_PROPERTY = "cdcloader.sourceVersion"
+"""The folder below the source's that the table is made of, where that is not the source's own."""
 
 
 def key_property(table: Table) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdcloader.errors import Stopped, TableError
 from cdcloader.loader.account import logged_progress, progress_of
 from cdcloader.loader.context import Context
+from cdcloader.loader.versions import nothing_loaded, of_version, version_of
 from cdcloader.objects import ObjectInfo
 from cdcloader.source import names
-from cdcloader.source.actions import Plan, Progress
+from cdcloader.source.actions import FullLoad, Nothing, Plan, Progress, Wait
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
 from cdcloader.source.truncation import is_emptied
@@ -42,13 +43,40 @@ class Look:
 
 
 def look_at(context: Context, record: Record) -> Look:
-    """List the source and plan the next step for a table that stands where `record` says."""
+    """List the source and plan the next step for a table that stands where `record` says.
+
+    A later version is loaded as soon as its LOAD files are complete; until then the changes of this one go on.
+    """
+    version, later = version_of(context, record)
+    if later is None:
+        return _look_in(context.in_version(version), record)
+    newer = _look_at_newer(context.in_version(later), record)
+    if isinstance(newer.plan.action, FullLoad):
+        return newer
+    look = _look_in(context.in_version(version), record)
+    # Whoever brings a new version may well have deleted the old one: that empties no table.
+    plan = newer.plan if isinstance(newer.plan.action, Wait) and isinstance(look.plan.action, Nothing) else look.plan
+    return replace(look, plan=plan, emptied=False, blank=False)
+
+
+def _look_at_newer(context: Context, record: Record) -> Look:
+    """A look at a version that is to replace the one that the table is made of, which only LOAD files can begin."""
+    listing = list_source(context, 0)
+    files = without_skipped(listing.files, record.skipped_files)
+    plan = make_plan(files, nothing_loaded(record), context.settings.limits, keyed=bool(context.key), now=context.now())
+    return Look(
+        listing, of_version(plan, context.version, instead_of=record.source_version), emptied=False, blank=False
+    )
+
+
+def _look_in(context: Context, record: Record) -> Look:
     progress = progress_of(record)
     listing = list_source(context, list_from(progress))
     if needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
         listing = list_source(context, 0)
     files = without_skipped(listing.files, record.skipped_files)
     plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+    plan = of_version(plan, context.version, instead_of=context.version)
     emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
     emptied = emptied and _is_emptied_for_certain(context, record, progress)
     return Look(listing, plan, emptied, blank=emptied and context.raw.is_blank())
@@ -75,7 +103,7 @@ def list_source(context: Context, position: int) -> Listing:
 
     About 600 bytes of memory a file; Stopped between two pages when the process ends.
     """
-    prefix = f"{context.table.source}/"
+    prefix = context.folder
     start = names.name_before(position)
     listing = Listing([], [], [])
     for page in context.raw.pages(prefix, start_after=f"{prefix}{start}" if start else ""):
@@ -83,14 +111,15 @@ def list_source(context: Context, position: int) -> Listing:
         if context.stopping():
             raise Stopped("the process ends; the source is listed at the next start", where=context.table.source)
         for item in page:
-            _sort_into(listing, item)
+            _sort_into(listing, item, prefix, context.table.source)
     return listing
 
 
-def _sort_into(listing: Listing, item: ObjectInfo) -> None:
-    file = names.parse(item.key, item.size, item.etag, item.last_modified)
+def _sort_into(listing: Listing, item: ObjectInfo, prefix: str, source: str) -> None:
+    below = f"{source}/{item.key.removeprefix(prefix)}"
+    file = names.parse(below, item.size, item.etag, item.last_modified)
     if file is not None:
-        listing.files.append(file)
+        listing.files.append(replace(file, key=item.key))
     elif names.unread_layout(item.key):
         listing.unread.append(item.key)
     else:

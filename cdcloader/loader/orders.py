@@ -16,6 +16,7 @@ from cdcloader.loader.context import Context
 from cdcloader.loader.forwarding import brought_forward
 from cdcloader.loader.listing import list_source
 from cdcloader.loader.records import own_record
+from cdcloader.loader.versions import nothing_loaded, version_of
 from cdcloader.source.names import RawFile, position_of_name
 from cdcloader.source.plan import pending_files, without_skipped
 from cdcloader.state.record import Record
@@ -70,8 +71,13 @@ def _changed(context: Context, store: StateStore, change: Callable[[Record], Rec
 def _pending(context: Context, record: Record, file: str) -> RawFile:
     """The file of that name that waits to be applied."""
     name, where = file.rpartition("/")[2], context.raw.path_of(context.table.source)
-    listed = list_source(context, 0).files
+    version, later = version_of(context, record)
+    listed = list_source(context.in_version(version), 0).files
     pending = pending_files(without_skipped(listed, record.skipped_files), progress_of(record))
+    if later is not None:
+        newer = list_source(context.in_version(later), 0).files
+        pending += pending_files(without_skipped(newer, record.skipped_files), nothing_loaded(record))
+        listed += newer
     for waiting in pending:
         if waiting.name == name:
             return waiting

@@ -12,7 +12,7 @@ from cdcloader.lake.log import INFO
 from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.lake.upkeep import VECTORS_PROPERTY
 from cdcloader.loader.account import Account, application_id, to_info
-from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
+from cdcloader.loader.context import KEY_PROPERTY, VERSION_PROPERTY, Context, key_property
 
 _TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
 # What writer version 2 stands for, spelled as features.
@@ -43,7 +43,9 @@ def commit(
     _check_growth(account, before, live_rows(adds), doubled, context.log.where)
     now_ms = context.now_ms
     actions = [
-        *table_actions(context, base, schema, now_ms, vectors=any(file.vector for file in adds)),
+        *table_actions(
+            context, base, schema, now_ms, vectors=any(file.vector for file in adds), version=account.version
+        ),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
         {
@@ -114,9 +116,18 @@ def _check_growth(account: Account, before: int | None, after: int | None, doubl
 
 
 def table_actions(
-    context: Context, base: Snapshot | None, schema: Schema, now_ms: int, *, vectors: bool
+    context: Context,
+    base: Snapshot | None,
+    schema: Schema,
+    now_ms: int,
+    *,
+    vectors: bool,
+    version: str | None = None,
 ) -> list[Action]:
-    """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added."""
+    """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added.
+
+    `version` is that of the source, where it has any; the table remembers it.
+    """
     features = [_TIMESTAMP_NTZ] if any(column.type == "timestamp_ntz" for column in schema) else []
     features += [_VECTORS] if vectors else []
     actions: list[Action] = []
@@ -128,6 +139,7 @@ def table_actions(
         **(base.configuration if base else {}),
         **({VECTORS_PROPERTY: "true"} if vectors else {}),
         KEY_PROPERTY: key_property(context.table),
+        **({VERSION_PROPERTY: version} if version else {}),
     }
     metadata: Action = {
         "id": base.metadata["id"] if base else str(uuid.uuid4()),
