@@ -42,9 +42,16 @@ def config_text(raw: str, lake: str, state: dict[str, str], found: Surveyed) -> 
         else:
             for table in tables:
                 lines += _entry(table, rest[table.source])
-    lines += [f"\n# No entry for {_comment(source)}: no file there has a name of DMS's ({_comment(what)})."
-              " `layout` may describe them." for source, what in found.unread]
-    lines += [f"\n# No entry for {_comment(table.source)}: {_comment(_bad_name(table))}." for table in found.tables if _bad_name(table)]
+    lines += [
+        f"\n# No entry for {_comment(source)}: no file there has a name of DMS's ({_comment(what)})."
+        " `layout` may describe them."
+        for source, what in found.unread
+    ]
+    lines += [
+        f"\n# No entry for {_comment(table.source)}: {_comment(_bad_name(table))}."
+        for table in found.tables
+        if _bad_name(table)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -68,7 +75,9 @@ def _defaults(shared: dict[str, Any], found: Surveyed) -> list[str]:
     if found.cdc_paths:
         first, *others = found.cdc_paths
         review = f"  # review: there is also {_comment(', '.join(others))}" if others else ""
-        lines.append(f"  cdc_path: {_flow(first)}  # files of PreserveTransactions, with the changes of all tables{review}")
+        lines.append(
+            f"  cdc_path: {_flow(first)}  # files of PreserveTransactions, with the changes of all tables{review}"
+        )
     return ["defaults:", *lines] if lines else []
 
 
@@ -91,8 +100,9 @@ def _by_schema(tables: Iterable[Found]) -> dict[str, list[Found]]:
 def _pattern(schema: str, tables: Sequence[Found], settings: dict[str, Any]) -> list[str]:
     """One entry for a schema; the key that most tables have is its key."""
     (usual, count), *_ = Counter(table.primary_key for table in tables).most_common()
+    source = _flow(f"{_escaped(schema)}/*")
     lines = [
-        f"  - source: {_flow(f'{schema}/*')}  # {len(tables):,} tables of one shape, {_comment(tables[0].seen)} in the first",
+        f"  - source: {source}  # {len(tables):,} tables of one shape; in the first {_comment(tables[0].seen)}",
         f"    primary_key: {_flow(list(usual) or None)}  # review: the guess for {count:,} of them",
     ]
     lines += [f"    {key}: {_flow(value)}{_review(tables[0], key)}" for key, value in settings.items()]

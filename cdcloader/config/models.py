@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
+from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.config.patterns import checked_target, is_pattern
 from cdcloader.errors import ConfigError
 
@@ -229,6 +230,9 @@ class TableDefaults(Model):
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
     version: Annotated[str, AfterValidator(version_name)] | None = None
+    timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
+    layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
+    cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
 
 
 class Table(TableDefaults):

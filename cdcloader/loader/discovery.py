@@ -43,7 +43,7 @@ class Discovery:
         self._raw = raw
         self._store = store
         self._beat = beat
-        self._shared = {path for table in config.tables if (path := getattr(table, "cdc_path", None))}
+        self._shared = {table.cdc_path for table in config.tables if table.cdc_path}
         self._remembered: set[str] | None = None
         self._told: set[str] = set()
         self.tables: Mapping[str, Table] = {table.source: table for table in config.exact}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 
 from cdcloader.errors import CdcloaderError
 from cdcloader.objects import ObjectInfo, Objects
@@ -40,12 +41,11 @@ def survey(raw: Objects) -> Surveyed:
     """
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cdcloader-survey") as pool:
         schemas = [name for name in raw.folders() if is_table_folder(name)]
-        below = pool.map(lambda schema: (schema, raw.folders(schema)), schemas)
-        folders = [path for schema, names in below for path in ((f"{schema}/{name}" for name in names) or ())]
-        alone = [schema for schema in schemas if not any(path.startswith(f"{schema}/") for path in folders)]
-        wanted = [path for path in folders if is_table_folder(path)]
+        below = dict(zip(schemas, pool.map(raw.folders, schemas), strict=True))
+        alone = [schema for schema, names in below.items() if not names]
+        wanted = [f"{schema}/{name}" for schema, names in below.items() for name in names if is_table_folder(name)]
         listings = list(pool.map(lambda path: _listed(raw, path), [*wanted, *alone]))
-        tables = [each for each in listings if each.files and each.source in set(wanted)]
+        tables = [each for each in listings if each.files and "/" in each.source]
         found = list(pool.map(lambda each: _understood(raw, each), tables))
     unread = tuple(
         (each.source, _strange(each)) for each in listings if not each.files and not each.transactions and each.strange
@@ -66,7 +66,7 @@ def _listed(raw: Objects, source: str) -> Listed:
     return listed(source, (_told(item, prefix) for item in items), more=more)
 
 
-def _told(item: ObjectInfo, prefix: str) -> tuple[str, int, str, object]:
+def _told(item: ObjectInfo, prefix: str) -> tuple[str, int, str, datetime]:
     return item.key.removeprefix(prefix), item.size, item.etag, item.last_modified
 
 

@@ -8,6 +8,7 @@ from cdcloader.errors import TableError
 from cdcloader.loader.context import Context
 from cdcloader.loader.records import has_no_files
 from cdcloader.source.actions import FullLoad, Plan, Progress
+from cdcloader.source.layouts import Naming
 from cdcloader.source.versions import is_later
 from cdcloader.state.record import Record
 
@@ -31,9 +32,9 @@ def version_of(context: Context, record: Record) -> tuple[str | None, str | None
     return stands, wanted
 
 
-def nothing_loaded(record: Record) -> Progress:
+def nothing_loaded(record: Record, naming: Naming) -> Progress:
     """Where a table stands in a version of which it holds nothing yet."""
-    return Progress(record.generation, 0, 0, {}, 0, None, None, 0, full_load_date_edited=False)
+    return Progress(record.generation, 0, 0, {}, 0, None, None, 0, full_load_date_edited=False, naming=naming)
 
 
 def of_version(plan: Plan, version: str | None, *, instead_of: str | None = None) -> Plan:

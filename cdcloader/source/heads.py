@@ -1,4 +1,4 @@
-"""The first rows of a raw file as text, whatever its format, for people who look at a prefix for the first time (pure)."""
+"""The first rows of a raw file as text, whatever its format, for a first look at a prefix (pure)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names and first rows say of a source that nothing is known of: its format, its settings, a guess at its key (pure)."""
+"""What names and first rows say of a source that nothing is known of: its settings, and a guess at its key (pure)."""
 
 from __future__ import annotations
 
@@ -174,9 +174,7 @@ def _columns(loads: Sequence[Head], changes: Sequence[Head], notes: _Notes) -> t
     return tuple(f"c{number}" for number in range(1, (widths[0] if widths else 0) + 1))
 
 
-def _side_by_side(
-    loads: Sequence[Head], changes: Sequence[Head], names: Sequence[str]
-) -> tuple[list[Row], list[Row]]:
+def _side_by_side(loads: Sequence[Head], changes: Sequence[Head], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """(rows that exist side by side, further rows that at least hold their key), with the columns `names`."""
     inserted = [row for head in changes for row in _aligned(head, names, "I")]
     other = [row for head in changes for row in _aligned(head, names, "UD")]
@@ -225,4 +223,5 @@ def _seen(listing: Listed, rows: int) -> str:
     many = "more than " if listing.more else ""
     folders = sorted({file.folder for file in listing.files if file.folder})
     where = f", in folders such as {folders[0]}" if folders else ""
-    return f"{many}{' and '.join(counts)} file{'' if kinds.total() == 1 else 's'} ({', '.join(formats)}){where}; {rows:,} rows looked at"
+    files = f"file{'' if kinds.total() == 1 else 's'} ({', '.join(formats)})"
+    return f"{many}{' and '.join(counts)} {files}{where}; {rows:,} rows looked at"
