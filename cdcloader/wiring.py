@@ -28,9 +28,11 @@ from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.discovery import SEARCH, Discovery, phase_of
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
-from cdcloader.loader.sizes import key_cache_bytes
+from cdcloader.loader.shared_listing import SharedListings
+from cdcloader.loader.sizes import key_cache_bytes, shared_files_mb
 from cdcloader.loader.status import status_of
 from cdcloader.loader.table import TableLoader
+from cdcloader.loader.transactions import Transactions
 from cdcloader.loader.trouble import Pauses
 from cdcloader.metrics import Metrics
 from cdcloader.objects import Objects
@@ -42,6 +44,8 @@ from cdcloader.state.store import StateStore
 from cdcloader.watchdog import Watchdog
 
 _MIB = 1 << 20
+# How old the listing of a folder may be that tables share.
+_LISTED_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -110,10 +114,12 @@ def assemble(
     tables: tuple[str, ...] = (),
     on_batch: Callable[[str, Committed], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    only_reads: bool = False,
 ) -> Assembly:
     """Open what the config names and make a loader for each table, or for those named.
 
-    ConfigError when a name is unknown, or when raw, lake or state cannot be used at all.
+    Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw,
+    lake or state cannot be used at all.
     """
     budget = budget_mb(config.memory_budget_mb)
     if warning := budget_warning(config.memory_budget_mb):
@@ -131,17 +137,26 @@ def assemble(
     discovery = Discovery(config, raw, store, partial(watchdog.beat, SEARCH))
     chosen = discovery.named(tables) if tables else config.exact
     grows = bool(config.patterns) and not tables
-    admission = Admission(budget, config.max_parallel_tables if grows else min(config.max_parallel_tables, len(chosen)))
+    shared_mb = shared_files_mb(budget) if any(table.cdc_path for table in (*chosen, *config.patterns)) else 0
+    shares = config.max_parallel_tables if grows else min(config.max_parallel_tables, len(chosen))
+    admission = Admission(budget - shared_mb, shares)
     metrics.watch_memory(granted_bytes=admission.granted_bytes, waiting_tables=admission.waiting)
     settings = _settings(config, admission)
     keys, vectors = _key_cache(config, budget, metrics), Vectors()
     # Replicas share what their config names, not what each of them has found so far.
     group = [raw.qualified(f"{table.source}/") for table in (config.tables if grows else chosen)]
     replica = Replica(store, settings.owner, (), config.lease_seconds, group=group, is_gone=owner_is_gone)
+    shared = Transactions(
+        discovery.tables,
+        memory_bytes=max(1, shared_mb * _MIB // 2),
+        quarantines=not only_reads,
+        listings=SharedListings(min(_LISTED_SECONDS, config.poll_interval_seconds / 2)),
+    )
 
     def make(table: Table) -> TableLoader:
         log, beat = DeltaLog(lake, table.target), partial(watchdog.beat, table.source)
-        context = Context(table, raw, lake, log, settings, _now, stopping, keys, vectors, admission, beat)
+        shared.add(table.source)
+        context = Context(table, raw, lake, log, settings, _now, stopping, keys, vectors, admission, beat, shared)
         return _loader(context, store, metrics, replica, on_batch)
 
     assembly = Assembly(

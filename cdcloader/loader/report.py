@@ -71,6 +71,13 @@ class Reporter:
         self.phase(record.phase)
         self.metrics.failures(self.table, record.consecutive_failures)
 
+    def passed(self, record: Record) -> None:
+        """The watermark went past files without a row of the table, which is as fresh as they are."""
+        self.record = record
+        if record.recorded_position and self.naming.by_time:
+            self._newest = self.naming.time_of_position(record.recorded_position)
+            self.metrics.freshness(self.table, self._newest)
+
     def strange_files(self, keys: Sequence[str]) -> None:
         """Name, once, the objects beside the table's files that DMS does not write."""
         new = frozenset(keys) - self._strange

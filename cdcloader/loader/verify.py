@@ -26,6 +26,7 @@ from cdcloader.loader.comparison import BATCH, Difference, Digest, compare, dige
 from cdcloader.loader.context import Context, check_same_layout, overlay
 from cdcloader.loader.holdings import History, Holdings, history, history_of, holdings, replaces_all
 from cdcloader.loader.listing import list_source
+from cdcloader.loader.passing_by import files_without_rows
 from cdcloader.loader.readback import Readback
 from cdcloader.loader.reading import neighbours
 from cdcloader.source.names import Kind, RawFile
@@ -159,7 +160,7 @@ def _accounts(context: Context, last: int) -> tuple[list[tuple[int, Account]], b
 def _holdings(context: Context, told: History, record: Record | None) -> Holdings:
     return holdings(
         told,
-        list_source(context).files,
+        _with_rows(context, told, list_source(context).files),
         record,
         keyed=bool(context.key),
         sequenced=bool(context.table.sequence_by),
@@ -168,6 +169,14 @@ def _holdings(context: Context, told: History, record: Record | None) -> Holding
         where=context.log.where,
         naming=context.naming,
     )
+
+
+def _with_rows(context: Context, told: History, files: Sequence[RawFile]) -> list[RawFile]:
+    """The files but those that hold other tables' changes alone: no commit tells of them."""
+    last = told.newest.position
+    open_ones = [f for f in files if f.transactions and f.name not in told.applied and f.position <= last]
+    empty = {file.name for file in files_without_rows(context, open_ones)}
+    return [file for file in files if file.name not in empty]
 
 
 class _Comparison:

@@ -48,13 +48,14 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     records = head_records(text, fmt.csv, _HEADER_ROWS, whole=whole)
     written = [record for record in records if record not in ([], [""])]
     broken_start = next((record == [] for record in records if record != [""]), False)
-    if broken_start and (fmt.csv.header or not written):
+    # A file of all tables' changes never has a header.
+    header = False if file.numbers else fmt.csv.header
+    if broken_start and (header or not written):
         raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
     if not written:
         # Empty lines are NULLs in a table with one column, and nothing in any other.
-        is_data = bool(records) and fmt.csv.header is not True and len(_known_names(fmt)[2]) == 1
+        is_data = bool(records) and header is not True and len(_known_names(fmt)[2]) == 1
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
-    header = fmt.csv.header
     if header is None:
         header = not broken_start and _is_header(written[0], fmt)
     if header:
@@ -111,14 +112,16 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
         raise TableError(
             "a CSV file without a header, and the table's columns are not known",
             where=file.name,
-            hint="name them under `columns:` in the file's order, or set csv.header: true if there is a header",
+            hint="name them under `columns:` in the file's order, or "
+            + ("have DMS load the table" if file.numbers else "set csv.header: true if there is a header"),
         )
     width = Counter(len(record) for record in records).most_common(1)[0][0]
     rows = [record for record in records if len(record) == width]
     extra = width - len(body)
-    if extra == 0:
+    # The rows that are taken from a file of all tables' changes begin with their Op, whatever it is.
+    if extra == 0 and not file.numbers:
         return columns_of(body, None, None, file, fmt)
-    has_op = _is_op_place(rows, file)
+    has_op = bool(file.numbers) or _is_op_place(rows, file)
     has_time = all(_is_time(row[1 if has_op else 0], fmt) for row in rows)
     if extra == 1 and has_op:
         return columns_of((op_name, *body), 0, None, file, fmt)

@@ -21,6 +21,7 @@ from cdcloader.source.row_format import CsvFormat
 
 Text = bytes | bytearray
 Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 _SHORTEST_PIECE = 4  # a part of a whole one
 LONGEST_RECORD = 128 * 2**20
 UNCLOSED = "a quote is not closed, or text follows a closing quote"
@@ -181,6 +182,32 @@ def head_records(text: bytes, csv: CsvFormat, limit: int, *, whole: bool) -> lis
     return records
 
 
+def record_places(text: memoryview, csv: CsvFormat) -> tuple[Places, Places, Places, Places]:
+    """Where the records of a text begin, where their content and they end, and the delimiters of all their values.
+
+    It looks at one value after the other, for a text in which quotes stand where they mean nothing. A record that is
+    not sound has no delimiters.
+    """
+    content, line_end = bytes(text), b"\r\n"
+    value, delimiter = re.compile(_value_pattern(csv)), csv.delimiter.encode()
+    starts, stops, ends, delimiters, at = [], [], [], [], 0
+    while at < len(content):
+        starts.append(at)
+        match = _record(csv).match(content, at)
+        end = match.end() if match else content.find(b"\n", at) + 1 or len(content)
+        while match and (found := value.match(content, at)) and content.startswith(delimiter, found.end()):
+            delimiters.append(found.end())
+            at = found.end() + len(delimiter)
+        stops.append(starts[-1] + len(content[starts[-1] : end].rstrip(line_end)))
+        at = end
+        ends.append(at)
+    return _places(starts), _places(stops), _places(ends), _places(delimiters)
+
+
+def _places(found: list[int]) -> Places:
+    return np.array(found, np.int64)
+
+
 def split_values(record: bytes, csv: CsvFormat) -> list[str]:
     """The values of one record, unquoted; bytes that are not UTF-8 are replaced."""
     text = record.decode(errors="replace")
@@ -218,13 +245,13 @@ def _take(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tup
         return Piece(memoryview(buffer)[:end], quoted=False), end
     quotes = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(csv.quote))
     impatient = final or len(buffer) > LONGEST_RECORD
-    if _well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
+    if is_well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
         end = len(buffer) if final else _last_end(buffer, quotes)
         return Piece(memoryview(buffer)[:end]), end
     return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
 
 
-def _well_quoted(buffer: Text, quotes: np.ndarray, csv: CsvFormat) -> bool:
+def is_well_quoted(buffer: Text | memoryview, quotes: np.ndarray, csv: CsvFormat) -> bool:
     """Whether every quote that opens stands at a value's start and every one that closes at a value's end."""
     data = np.frombuffer(buffer, np.uint8)
     borders = np.array([ord(csv.delimiter), *_NEWLINES], np.uint8)

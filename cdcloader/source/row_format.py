@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cdcloader.changes.net import FILE, OP, ROW, SEQ, TIME
@@ -47,7 +49,10 @@ class RowFormat:
 
 @dataclass(frozen=True, slots=True)
 class FileInput:
-    """One raw file; `ordinal` is its place in the batch, `name` its full key, `size` its bytes as stored."""
+    """One raw file; `ordinal` is its place in the batch, `name` its full key, `size` its bytes as stored.
+
+    Of a file that holds the changes of all tables it is one table's rows: `numbers` gives the number of each in it.
+    """
 
     ordinal: int
     name: str
@@ -56,6 +61,7 @@ class FileInput:
     gzip: bool
     size: int
     open: Callable[[], BinaryIO]
+    numbers: Callable[[], npt.NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,15 @@ the reason and its text.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cdcloader.changes.net import ROW
 from cdcloader.changes.schema import Field, Schema, fits
 from cdcloader.errors import TableError
 from cdcloader.source.csv_layout import Layout
@@ -65,7 +71,8 @@ def read(
     if file.size == 0:
         return iter(())
     if file.format == "csv":
-        return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+        chunks = read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+        return _numbered(chunks, file.numbers) if file.numbers else chunks
     return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes, only=only)
 
 
@@ -87,6 +94,15 @@ def read_together(
                 yield from read(file, fmt, schema, chunk_bytes=chunk_bytes)
         else:
             yield from read_parquet_together(list(neighbours), fmt, schema, chunk_bytes=chunk_bytes, only=only)
+
+
+def _numbered(chunks: Iterator[Chunk], numbers: Callable[[], npt.NDArray[np.int64]]) -> Iterator[Chunk]:
+    """The chunks of a part of a file, with the numbers that its rows have in the whole file."""
+    number_of = pl.Series(numbers())
+    for chunk in chunks:
+        rows = chunk.rows.with_columns(number_of.gather(chunk.rows[ROW] - 1).alias(ROW))
+        rejects = chunk.rejects.with_columns(number_of.gather(chunk.rejects["row"] - 1).alias("row"))
+        yield replace(chunk, rows=rows, rejects=rejects)
 
 
 def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:
