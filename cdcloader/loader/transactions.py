@@ -119,7 +119,7 @@ class _Split:
 class Transactions:
     """What shared files hold, by table; thread-safe, for all tables of a process.
 
-    `sources` are all that the config names. In memory are at most about `memory_bytes`, and as much while files are
+    `sources` are all that are loaded. In memory are at most about `memory_bytes`, and as much while files are
     split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left
     out, which is for those who only read. `listings` are those of the folders.
     """
@@ -147,9 +147,10 @@ class Transactions:
         self._lock = threading.Lock()
         self._room = threading.Semaphore(self._at_once)
 
-    def configure(self, sources: Iterable[str]) -> None:
-        """The config names these sources now."""
-        self.sources = frozenset(sources)
+    def add(self, source: str) -> None:
+        """A further source that is loaded."""
+        with self._lock:
+            self.sources |= {source}
 
     def shares(self, folder: SharedFolder, source: str, files: Sequence[RawFile]) -> list[Share]:
         """What each of the files holds of a table. Raises what splitting one of them raises."""

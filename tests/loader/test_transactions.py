@@ -480,3 +480,27 @@ def test_verify_reads_shared_files_too(make_fleet, sequenced):
         found = verify(reader, fleet.record(source), budget_bytes=512 << 20)
         assert found.equal, (source, found)
         assert found.notes == ()
+
+
+def test_a_table_that_is_found_later_takes_its_rows_from_the_first_file_on(make_fleet):
+    """What was split before a table was known still holds its rows, in whatever capitals."""
+    fleet = make_fleet()
+    columns = {"sales/late": COLUMNS["sales/items"]}
+    row = {"id": 5, "name": "early"}
+    fleet.put(line("I", "sales/items", row).replace(",items,sales,", ",LATE,sales,").encode())
+    fleet.run()
+    fleet.columns = fleet.columns | columns
+    fleet.tables["sales/late"] = replace_columns(
+        fleet.tables["sales/items"].model_copy(update={"source": "sales/late", "target": "sales/late"}),
+        columns["sales/late"],
+    )
+    fleet.expected["sales/late"] = {5: row}
+    shared = fleet.shared
+    fleet.start()
+    shared.add("sales/late")
+    loader = fleet.loaders["sales/late"]
+    loader.context = replace(loader.context, transactions=shared)
+    fleet.reads.clear()
+    assert fleet.run("sales/late") == {Outcome.IDLE}
+    fleet.check()
+    assert not [key for key in fleet.reads if key.startswith("txn/")]
