@@ -108,7 +108,7 @@ class Discovery:
                 found = self._raw.folders(folder)
             except CdcloaderError as error:
                 return error
-            return [name for name in found if is_table_folder(name) and not self._is_shared(_joined(folder, name))]
+            return [name for name in found if is_table_folder(name) and _joined(folder, name) not in self._shared]
 
         wanted = [folder for folder in folders if folder not in listed]
         with ThreadPoolExecutor(_LISTING_FOLDERS, thread_name_prefix="cdcloader-discovery") as pool:
@@ -117,10 +117,6 @@ class Discovery:
                     troubles[_joined(folder, rest)] = answer
                 else:
                     listed[folder] = answer
-
-    def _is_shared(self, folder: str) -> bool:
-        """Whether a folder is that of the changes of all tables, or holds it."""
-        return any(folder == shared or shared.startswith(f"{folder}/") for shared in self._shared)
 
     def _from_records(self) -> set[str]:
         """Folders that were tables when this process began, for which their records stand; they may have vanished."""
@@ -138,11 +134,12 @@ class Discovery:
 
     def _candidates(self, folders: Iterable[str], troubles: dict[str, CdcloaderError]) -> list[Table]:
         """The folders as tables, by the first pattern that wants them, but those that are claimed."""
-        exact = [table.source for table in self._config.exact]
+        inner = [*(table.source for table in self._config.exact), *self._shared]
         found = []
         for source in sorted(set(folders) - self.tables.keys()):
             entry = next((each for each in self._config.patterns if wants(each, source)), None)
-            if entry is None or any(claimed.startswith(f"{source}/") for claimed in exact):
+            # A folder that holds another table, or the changes of all tables, is no table itself.
+            if entry is None or any(each.startswith(f"{source}/") for each in inner):
                 continue
             try:
                 found.append(table_of(entry, table_name(source)))

@@ -239,6 +239,22 @@ def test_one_table_of_a_pattern_can_be_named(place, monkeypatch):
         place.assemble({"source": "s/*"}, named=["s/a"])
 
 
+def test_a_table_that_is_found_later_takes_its_rows_from_shared_files(place):
+    """With PreserveTransactions: its changes lie in files that the others have been through already."""
+    entry = {"source": "*/*", "cdc_path": "s/cdc"}
+    place.put("s/a")
+    (place.raw / "s/cdc").mkdir()
+    (place.raw / "s/cdc/CDC_TXN-20300101000000000.csv").write_text("I,a,s,3\nI,b,s,7\nD,a,s,1\n")
+    assembly = place.assemble(entry)
+    assert sources(assembly) == ["s/a"]
+    run(assembly)
+    place.put("s/b")
+    assert [loader.source for loader in assembly.discover()] == ["s/b"]
+    run(assembly)
+    rows = {name: sorted(pl.read_delta(str(place.root / "lake/s" / name))["id"]) for name in "ab"}
+    assert rows == {"a": [2, 3], "b": [1, 2, 7]}
+
+
 def test_replicas_are_of_one_group_whatever_they_have_found(place):
     """The group follows from the config; who found a table first does not own it for that."""
     place.put("s/a")

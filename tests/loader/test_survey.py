@@ -170,9 +170,8 @@ def test_transaction_files_are_recognised(prefix, path):
     prefix.put([transactions_file(settings, changes, at=START + timedelta(minutes=1))])
     found = prefix.survey()
     assert (found.cdc_paths, [table.source for table in found.tables]) == ((path,), ["shop/orders"])
-    file = prefix.root / "c.yaml"
-    file.write_text(prefix.text())
-    assert load_config(file, {}).tables[0].cdc_path == path
+    assert prefix.load().tables[0].cdc_path == path
+    assert dict(prefix.frame("shop/orders").select("order_id", "name").iter_rows()) == RESULT
 
 
 def test_a_clock_that_is_not_utc_is_noticed(prefix):
