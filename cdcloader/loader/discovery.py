@@ -13,7 +13,7 @@ from cdcloader.config import Config, Table
 from cdcloader.config.expansion import table_of, wants
 from cdcloader.config.models import table_name
 from cdcloader.config.patterns import is_pattern, matches
-from cdcloader.errors import CdcloaderError, TableError, Treatment, treatment
+from cdcloader.errors import CdcloaderError, TableError, TransientError, Treatment, treatment
 from cdcloader.objects import Objects
 from cdcloader.source.names import is_table_folder
 from cdcloader.state.record import Phase
@@ -74,8 +74,9 @@ class Discovery:
                 raise self.troubles[name]
             if name not in self.tables:
                 # The folder may be one of those that could not be listed.
-                failed = [error for source, error in self.troubles.items() if is_pattern(source)]
-                if failed and any(wants(entry, name) for entry in self._config.patterns):
+                wanted_by_any = any(wants(entry, name) for entry in self._config.patterns)
+                failed = [error for source, error in self.troubles.items() if matches(source, name)]
+                if failed and wanted_by_any:
                     raise failed[0]
                 self._config.table(name)
         return tuple(self.tables[name] for name in wanted)
@@ -124,10 +125,12 @@ class Discovery:
             root = self._raw.qualified("").rstrip("/")
             try:
                 paths = [record.path for record in self._store.all()]
+            except TransientError:
+                return set()  # The tables tell it; the next look asks again.
             except CdcloaderError as error:
                 log = structlog.get_logger()
-                log.warning("tables whose folders are gone cannot be told", error=str(error))
-                return set()
+                log.warning("tables whose folders are gone cannot be told until the next start", error=str(error))
+                paths = []
             within = (path.removeprefix(f"{root}/").strip("/") for path in paths if path.startswith(f"{root}/"))
             self._remembered = {source for source in within if any(wants(e, source) for e in self._config.patterns)}
         return self._remembered

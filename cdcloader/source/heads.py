@@ -23,6 +23,7 @@ DELIMITERS = (",", "|", "\t", ";", "\x1f")
 _JUDGED_ROWS = 50
 _IDENTIFIER = re.compile(r"[^\W\d][\w$# ]*")
 _LETTERS = frozenset("IUD")
+_OPS = _LETTERS | {"INSERT", "UPDATE", "DELETE"}
 _NULL_TEXTS = ("NULL", r"\N")
 
 Row = tuple[str | None, ...]
@@ -59,7 +60,7 @@ class Head:
 
     def letter(self, row: Row) -> str:
         """The Op of a row: I, U or D; "" without one."""
-        return (row[self.op] or "").strip().upper() if self.op is not None else ""
+        return (row[self.op] or "").strip().upper()[:1] if self.op is not None else ""
 
 
 def csv_head(content: bytes, *, gzip: bool, whole: bool, cdc: bool) -> Head | None:
@@ -171,7 +172,7 @@ def _is_dms_time(name: str) -> bool:
 def _are_letters(rows: Sequence[Row], *, cdc: bool) -> bool:
     """Whether the first fields are Ops: of a file of changes I, U or D, of a full load nothing but I."""
     letters = {(row[0] or "").strip().upper() for row in rows}
-    return bool(rows) and letters <= (_LETTERS if cdc else {"I"})
+    return bool(rows) and letters <= (_OPS if cdc else {"I", "INSERT"})
 
 
 def _time_place(columns: Sequence[str], rows: Sequence[Row], place: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -264,3 +265,18 @@ def test_replicas_are_of_one_group_whatever_they_have_found(place):
     other = place.assemble({"source": "s/*"}, named=["s/a"])
     assert first.replica._group == second.replica._group != other.replica._group
     assert len(second.replica._tables) == 2
+
+
+def test_a_damaged_record_hides_no_folder(place):
+    """What is listed is found all the same; only folders that are gone cannot be told then."""
+    place.put("s/a")
+    with sqlite3.connect(place.root / "state.db") as connection:
+        place.assemble({"source": "s/*"}).close()
+        connection.execute("INSERT INTO tables (path, Generation) VALUES (?, 'x')", (f"{place.raw}/s/b/",))
+    with capture_logs() as lines:
+        assembly = place.assemble({"source": "s/*"})
+        assembly.discover()
+    assert sources(assembly) == ["s/a"]
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+        "tables whose folders are gone cannot be told until the next start"
+    ]
