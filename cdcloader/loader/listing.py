@@ -41,13 +41,14 @@ class Listing:
 class Look:
     """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone.
 
-    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted.
+    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted. `later_version` is not complete.
     """
 
     listing: Listing
     plan: Plan
     emptied: bool
     blank: bool
+    later_version: str | None = None
 
 
 def look_at(context: Context, record: Record) -> Look:
@@ -64,7 +65,7 @@ def look_at(context: Context, record: Record) -> Look:
     look = _look_in(context.in_version(version), record)
     # Whoever brings a new version may well have deleted the old one: that empties no table.
     plan = newer.plan if isinstance(newer.plan.action, Wait) and isinstance(look.plan.action, Nothing) else look.plan
-    return replace(look, plan=plan, emptied=False, blank=False)
+    return replace(look, plan=plan, emptied=False, blank=False, later_version=later)
 
 
 def _look_at_newer(context: Context, record: Record) -> Look:

@@ -71,7 +71,9 @@ def test_a_bump_swaps_in_one_commit_when_the_new_version_is_complete(versions):
     """Until then the old version's changes are applied; after it the old version's files count no more."""
     world = begun(versions)
     versions.set("v2")
-    assert world.run().outcome is Outcome.IDLE, "there is no such version yet"
+    loader = world.loader()
+    assert world.run(loader).outcome is Outcome.IDLE, "there is no such version yet"
+    assert "version v2 is not complete" in loader.status(look=False)["note"]
     versions.load("v2", [(1, "new"), (3, "c")])
     world.later()
     versions.cdc("v1", [("I", (4, "d"))])
