@@ -19,7 +19,7 @@ no I/O, read no clock and log nothing.
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
                                  load_sets.py knows which LOAD files belong together
       transactions.py     pure   a file of all tables' changes -> the text of each table's rows
-      rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
+      rows.py             pure   files -> typed change rows; csv_rows.py, json_rows.py, parquet_rows.py and theirs do it
       survey.py           pure   names and first rows (heads.py) -> a table's config, its key by key_guess.py: `init`
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,

@@ -28,6 +28,7 @@ from cdcloader import __version__
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PHASES = ("new", "full_load", "streaming", "paused", "blocked", "retrying")
 KEY_SOURCES = ("memory", "disk", "read")
+UNTAKEN = ("no_table", "not_loaded")
 OPS = ("insert", "update", "delete", "noop", "superseded", "quarantined")
 
 # Files arrive every minute or so: seconds tell a healthy table, hours a stopped one.
@@ -157,6 +158,10 @@ class Metrics:
         """Keys were looked for in a data file; `result` is one of `KEY_SOURCES`, where its key columns came from."""
         self._key_lookups.labels(result).inc()
 
+    def untaken_rows(self, result: str, count: int) -> None:
+        """Rows of a file of all tables' changes that no table took; `result` is one of `UNTAKEN`."""
+        self._untaken.labels(result).inc(count)
+
     def forget(self, table: str) -> None:
         """Export nothing more about a table that is no longer configured."""
         for metric in self._by_table:
@@ -229,6 +234,14 @@ class Metrics:
         )
         for result in KEY_SOURCES:
             self._key_lookups.labels(result)
+        self._untaken = Counter(
+            "cdcloader_transaction_rows_untaken_total",
+            "Rows of transaction files that no table took, by why.",
+            ("result",),
+            registry=self._registry,
+        )
+        for result in UNTAKEN:
+            self._untaken.labels(result)
         Info("cdcloader_build", "Versions of what runs.", registry=self._registry).info(
             {"version": __version__, "deltalake": installed_version("deltalake"), "polars": installed_version("polars")}
         )

@@ -151,6 +151,7 @@ def assemble(
         memory_bytes=max(1, shared_mb * _MIB // 2),
         quarantines=not only_reads,
         listings=SharedListings(min(_LISTED_SECONDS, config.poll_interval_seconds / 2)),
+        on_rows=metrics.untaken_rows,
     )
 
     def make(table: Table) -> TableLoader:

@@ -24,10 +24,10 @@ from cdcloader.lake.quarantine import Quarantine
 from cdcloader.loader.blob import Blob, Scratch
 from cdcloader.loader.shared_listing import SharedListings
 from cdcloader.objects import Objects
-from cdcloader.source.csv_rows import csv_text
 from cdcloader.source.names import RawFile
-from cdcloader.source.row_format import REJECT_SCHEMA, CsvFormat, FileInput
-from cdcloader.source.transactions import Broken, TablesPiece, names_by_source, split
+from cdcloader.source.raw_text import raw_text
+from cdcloader.source.row_format import CsvFormat, FileInput
+from cdcloader.source.transactions import TablesPiece, names_by_source, split
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -41,7 +41,7 @@ _COPIES = 4
 # About what the place of a table's rows in a piece takes in memory.
 _INDEX_BYTES = 300
 _NAMED_MAX = 20
-# So many names of foreign tables are remembered as told; beyond them somebody makes up new ones all the time.
+# So many names of foreign tables, and files, are remembered as told; more would only fill the memory.
 _TOLD_MAX = 10_000
 _NUMBER_BYTES = 4
 # The quarantine of rows that belong to no table, below the folder's name: a target may be named like the folder.
@@ -121,7 +121,8 @@ class Transactions:
 
     `sources` are all that are loaded. In memory are at most about `memory_bytes`, and as much while files are
     split; on disk are `disk_bytes`; what is in use just now may be more. Without `quarantines` broken rows are left
-    out, which is for those who only read. `listings` are those of the folders.
+    out, which is for those who only read. `listings` are those of the folders. `on_rows` is told the
+    rows that no table takes: `no_table` or `not_loaded`, and how many.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Transactions:
         disk_bytes: int = _DISK_BYTES,
         quarantines: bool = True,
         listings: SharedListings | None = None,
+        on_rows: Callable[[str, int], None] = lambda _result, _count: None,
     ) -> None:
         self.listings = listings or SharedListings()
         self.sources = frozenset(sources)
@@ -144,6 +146,8 @@ class Transactions:
         self._scratch = Scratch(disk_bytes)
         self._splits: OrderedDict[_Identity, Future[_Split]] = OrderedDict()
         self._told: set[str] = set()
+        self._counted: set[_Identity] = set()
+        self._on_rows = on_rows
         self._lock = threading.Lock()
         self._room = threading.Semaphore(self._at_once)
 
@@ -231,16 +235,17 @@ class Transactions:
         found = _Split(Blob(self._scratch, self._memory_bytes // 2))
         quarantine = Quarantine(folder.lake, f"{folder.path}/{NO_TABLE}", {path: file.etag})
         stored = FileInput(0, path, str(file.kind), "csv", file.gzip, file.size, lambda: self._opened(folder, file))
-        with csv_text(stored) as stream:
+        with raw_text(stored) as stream:
             for piece in split(stream, folder.csv, self._piece_bytes, where=path):
                 folder.keep_going()
                 found.add(piece)
-                found.broken += len(piece.broken)
-                if piece.broken and self._quarantines:
-                    quarantine.add(path, _rejects(path, piece.broken))
+                found.broken += piece.broken.height
+                if self._quarantines:
+                    quarantine.add(path, piece.broken.select(pl.lit(path).alias("file"), pl.all()))
         # Before any table goes past this file.
         quarantine.flush()
-        self._tell(path, found, quarantine)
+        if self._quarantines:
+            self._tell(_identity(folder, file), path, found, quarantine)
         return found
 
     def _opened(self, folder: SharedFolder, file: RawFile) -> BinaryIO:
@@ -275,26 +280,32 @@ class Transactions:
                 yield key, found
                 del found
 
-    def _tell(self, path: str, found: _Split, quarantine: Quarantine) -> None:
-        """Broken rows, once for each file; names of tables that nobody loads, once for each name."""
-        log = structlog.get_logger()
-        if found.broken and self._quarantines:
+    def _tell(self, identity: _Identity, path: str, found: _Split, quarantine: Quarantine) -> None:
+        """Rows of no table, and of tables that nobody loads: counted once for each file, told once for each name."""
+        rows = Counter({name: sum(part.rows for part in parts) for name, parts in found.parts.items()})
+        loaded = set(names_by_source(rows, self.sources).values())
+        foreign = sorted(name for name in rows if name not in loaded)
+        with self._lock:
+            if identity in self._counted:
+                return
+            if len(self._counted) < _TOLD_MAX:
+                self._counted.add(identity)
+            new = [name for name in foreign if name not in self._told][: _TOLD_MAX - len(self._told)]
+            self._told.update(new)
             self.quarantined += found.broken
+        self._on_rows("no_table", found.broken)
+        self._on_rows("not_loaded", sum(rows[name] for name in foreign))
+        log = structlog.get_logger()
+        if found.broken:
             log.warning(
                 "rows that belong to no table are in quarantine", file=path, count=found.broken, where=quarantine.folder
             )
-        loaded = set(names_by_source(found.parts, self.sources).values())
-        rows = Counter({name: sum(part.rows for part in parts) for name, parts in found.parts.items()})
-        with self._lock:
-            new = [name for name in rows if name not in loaded and name not in self._told]
-            full = len(self._told) >= _TOLD_MAX
-            self._told.update(new)
-        if new and not full:
+        if new:
             log.warning(
                 "rows of tables that are not in the config are left out",
                 file=path,
                 count=len(new),
-                tables={name: rows[name] for name in sorted(new)[:_NAMED_MAX]},
+                tables={name: rows[name] for name in new[:_NAMED_MAX]},
                 hint="add their sources to `tables` to load them; their changes are in these files, from the first on",
             )
 
@@ -337,13 +348,3 @@ class _Text(io.RawIOBase):
 def _identity(folder: SharedFolder, file: RawFile) -> _Identity:
     """What tells one file as it is split from another: its version, and the marks of CSV."""
     return file.key, file.etag, replace(folder.csv, header=None, null_values=())
-
-
-def _rejects(path: str, broken: Sequence[Broken]) -> pl.DataFrame:
-    rows: Mapping[str, list[object]] = {
-        "file": [path] * len(broken),
-        "row": [each.number for each in broken],
-        "reason": [each.reason for each in broken],
-        "raw": [each.raw for each in broken],
-    }
-    return pl.DataFrame(rows, schema=REJECT_SCHEMA)

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from cdcloader.changes.net import FILE
 from cdcloader.changes.schema import Schema, fits, polars_type
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects
-from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, short_op
+from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, is_wide, layout
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
 
@@ -114,7 +114,7 @@ def _read_run(
     frame = None
     if len(run) > 1:
         reader = _reader(run[0].found, run[0].file, fmt, schema, only)
-        frame = _decoded_together([one.content for one in run], reader.stored(run[0].parquet))
+        frame = _decoded_together(run, reader.stored(run[0].parquet))
     if frame is not None:
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
@@ -125,10 +125,12 @@ def _read_run(
             first += frame.height
 
 
-def _decoded_together(contents: list[bytes], columns: list[str] | None) -> pl.DataFrame | None:
+def _decoded_together(run: Sequence[_Whole], columns: list[str] | None) -> pl.DataFrame | None:
     """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
+    if _has_wide_decimals(run[0].parquet):
+        return None
     try:
-        return pl.read_parquet(contents, columns=columns)
+        return pl.read_parquet([one.content for one in run], columns=columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
 
@@ -181,11 +183,17 @@ def _frames(
 
 def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
     """The whole file: by Polars, and by pyarrow where Polars gives up."""
-    try:
-        return pl.read_parquet(stream.getvalue(), columns=columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        with _readable(file):
-            return _frame(parquet.read(columns=columns))
+    if not _has_wide_decimals(parquet):
+        try:
+            return pl.read_parquet(stream.getvalue(), columns=columns)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            pass
+    with _readable(file):
+        return _frame(parquet.read(columns=columns))
+
+
+def _has_wide_decimals(parquet: pq.ParquetFile) -> bool:
+    return any(is_wide(field.type) for field in parquet.schema_arrow)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -193,6 +201,10 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     for column in table.columns:
         if not pa.types.is_primitive(column.type):
             column.validate(full=True)
+    for place, field in enumerate(table.schema):
+        if is_wide(field.type):
+            digits = [None if value is None else f"{value:f}" for value in table.column(place).to_pylist()]
+            table = table.set_column(place, field.name, pa.array(digits, pa.string()))
     return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
 
 
@@ -317,7 +329,8 @@ class _Reader:
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
                 typed[helper] = _text(values) if helper == columns.op else values
-        return frame, pl.DataFrame(list(typed.values())), failed
+        ready = pl.DataFrame(list(typed.values()))
+        return frame, short_op(ready, columns, self.file, self.fmt), failed
 
     def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)

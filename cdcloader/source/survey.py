@@ -115,6 +115,8 @@ def understood(listing: Listed, heads: Sequence[tuple[RawFile, Head]], troubles:
     texts = [head for file, head in heads if file.format == "csv"]
     if texts:
         _csv(texts, notes)
+    if any(head.op is None and head.rows for head in changes):
+        notes.put("changes_without_op", "insert", "CDC files have no Op: are they inserts alone?")
     names = _columns(loads, changes, notes)
     rows, partial = _side_by_side(loads, changes, names)
     if texts and any(not head.columns for head in texts) and not any(head.columns for _, head in heads):
@@ -176,8 +178,8 @@ def _columns(loads: Sequence[Head], changes: Sequence[Head], notes: _Notes) -> t
 
 def _side_by_side(loads: Sequence[Head], changes: Sequence[Head], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """(rows that exist side by side, further rows that at least hold their key), with the columns `names`."""
-    inserted = [row for head in changes for row in _aligned(head, names, "I")]
-    other = [row for head in changes for row in _aligned(head, names, "UD")]
+    inserted = [row for head in changes for row in _aligned(head, names, "I" if head.op is not None else "")]
+    other = [row for head in changes if head.op is not None for row in _aligned(head, names, "UD")]
     loaded = [row for head in loads for row in _aligned(head, names)]
     return (loaded, [*inserted, *other]) if loaded else (inserted, other)
 

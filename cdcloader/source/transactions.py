@@ -7,15 +7,16 @@ each of them has in the shared file. Quoting is as strict as in any CSV file (`c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
-from cdcloader.errors import TableError
+from cdcloader.source.csv_layout import refuse_wide_encoding
 from cdcloader.source.csv_records import (
     BYTE_ORDER_MARK,
     NOT_UTF8,
@@ -26,21 +27,14 @@ from cdcloader.source.csv_records import (
     record_places,
     split_values,
 )
-from cdcloader.source.row_format import CsvFormat
+from cdcloader.source.row_format import REJECT_SCHEMA, CsvFormat
 
 TOO_SHORT = "fewer than the three fields that name the operation, the table and its schema"
 _NEWLINE, _RETURN = 0x0A, 0x0D
 # Where a record has no such field.
 _NONE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A row of no table: its number in the file, from 1, why, and its text."""
-
-    number: int
-    reason: str
-    raw: str
+_HEAD_BYTES = 1 << 16
+_RECORDS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +47,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TablesPiece:
-    """The rows of a piece of a file, table by table: `parts` tells where, by "schema/table"."""
+    """The rows of a piece of a file, table by table: `parts` tells where, by "schema/table".
+
+    `broken` are the rows of no table: each one's number in the file, from 1, the reason, and its text.
+    """
 
     text: memoryview
     numbers: npt.NDArray[np.uint32]
     parts: Mapping[str, Part]
-    broken: tuple[Broken, ...]
+    broken: pl.DataFrame
 
 
 def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> Iterator[TablesPiece]:
@@ -70,11 +67,17 @@ def split(stream: BinaryIO, csv: CsvFormat, piece_bytes: int, *, where: str) -> 
         skipped = [each.place for each in piece.skipped]
         every = np.arange(first, first + total, dtype=np.int64)
         first += total
-        broken = [
-            Broken(int(every[each.place]), each.reason, each.raw.decode(errors="backslashreplace").rstrip("\r\n"))
-            for each in piece.skipped
-        ]
-        yield _by_table(records, np.delete(every, skipped), csv, broken)
+        broken = _rows(
+            every[skipped],
+            [each.reason for each in piece.skipped],
+            [each.raw.decode(errors="backslashreplace") for each in piece.skipped],
+        )
+        numbers = np.delete(every, skipped)
+        for some in _few(records):
+            count = int(some.filled.sum())
+            after = numbers[count] if count < len(numbers) else first
+            yield _by_table(some, numbers[:count], csv, broken.filter(pl.col("row") < after))
+            numbers, broken = numbers[count:], broken.filter(pl.col("row") >= after)
 
 
 def names_by_source(names: Collection[str], sources: Collection[str]) -> dict[str, str]:
@@ -116,28 +119,36 @@ class _Records:
 
 def _unmarked(stream: BinaryIO, where: str) -> BinaryIO:
     """The stream behind its byte order mark."""
-    head = stream.read(len(BYTE_ORDER_MARK))
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TableError("the file is UTF-16", where=where, hint="cdcloader reads UTF-8, which DMS writes")
-    if head != BYTE_ORDER_MARK:
-        stream.seek(0)
+    head = stream.read(_HEAD_BYTES)
+    refuse_wide_encoding(head, where)
+    stream.seek(len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0)
     return stream
 
 
 def _records(piece: Piece, csv: CsvFormat) -> _Records:
     text = piece.text
-    if len(text) and text[-1] not in (_NEWLINE, _RETURN):
+    row_end = (csv.row_delimiter or "\n").encode()
+    if len(text) and bytes(text[-len(row_end) :]) != row_end and (csv.row_delimiter or text[-1] != _RETURN):
         # Behind the rows of its table there may be others.
-        text = memoryview(bytes(text) + b"\n")
+        text = memoryview(bytes(text) + row_end)
     data = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(data == ord(csv.quote)) if csv.quote and piece.quoted else np.empty(0, np.int64)
-    if len(quotes) and not (len(quotes) % 2 == 0 and is_well_quoted(text, quotes, csv)):
+    if not csv.plain or (len(quotes) and not (len(quotes) % 2 == 0 and is_well_quoted(text, quotes, csv))):
         return _with_fields(text, *record_places(text, csv))
     ends = _outside(_line_ends(data), quotes)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]]) if len(ends) else ends
     both = (data[ends - 1] == _NEWLINE) & (data[np.maximum(ends - 2, 0)] == _RETURN) & (ends - 2 >= starts)
     delimiters = _outside(np.flatnonzero(data == ord(csv.delimiter)), quotes)
     return _with_fields(text, starts, ends - 1 - both, ends, delimiters)
+
+
+def _few(records: _Records) -> Iterator[_Records]:
+    """The same records in parts: each takes many times its bytes where they are very short."""
+    count = len(records.starts)
+    for start in range(0, max(count, 1), _RECORDS_AT_ONCE):
+        some = slice(start, start + _RECORDS_AT_ONCE)
+        starts, ops, names = records.starts[some], records.ops[some], records.names[some]
+        yield _Records(records.text, starts, ops, names, records.ends[some], records.filled[some])
 
 
 def _line_ends(data: npt.NDArray[np.uint8]) -> Places:
@@ -171,30 +182,28 @@ def _with_fields(text: memoryview, starts: Places, stops: Places, ends: Places, 
     )
 
 
-def _by_table(records: _Records, numbers: npt.NDArray[np.int64], csv: CsvFormat, broken: list[Broken]) -> TablesPiece:
+def _by_table(records: _Records, numbers: npt.NDArray[np.int64], csv: CsvFormat, skipped: pl.DataFrame) -> TablesPiece:
     """The records sorted by their table, in their order; `numbers` are those of the records that are not blank."""
     places = np.flatnonzero(records.filled)
     named = records.ops[places] != _NONE
-    for place, number in zip(places[~named], numbers[~named], strict=True):
-        broken.append(_broken(records, place, number, TOO_SHORT))
+    short = _broken(records, places[~named], numbers[~named], TOO_SHORT)
     places, numbers = places[named], numbers[named]
     thirds = _thirds(records)
     spelled = thirds.take(pa.array(3 * places + 1)).dictionary_encode()
     tables = [_table_name(raw, csv) for raw in spelled.dictionary.to_pylist()]
-    known = sorted({name for name in tables if name is not None})
-    ids = np.array([known.index(name) if name is not None else len(known) for name in tables], np.uint32)
+    known = {name: at for at, name in enumerate(dict.fromkeys(name for name in tables if name is not None))}
+    ids = np.array([len(known) if name is None else known[name] for name in tables], np.uint32)
     table_of = ids[spelled.indices.to_numpy()] if len(places) else np.empty(0, np.uint32)
-    for at in np.flatnonzero(table_of == len(known)):
-        broken.append(_broken(records, places[at], numbers[at], NOT_UTF8))
-    order = np.argsort(table_of, kind="stable")
+    nameless = np.flatnonzero(table_of == len(known))
+    order = np.argsort(table_of, kind="stable")[: len(places) - len(nameless)]
     rows = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(table_of, minlength=len(known)))])
-    order = order[: rows[len(known)]]
     text, bounds = _gathered(thirds, places[order])
     parts = {
         name: Part(slice(int(bounds[rows[at]]), int(bounds[rows[at + 1]])), slice(int(rows[at]), int(rows[at + 1])))
-        for at, name in enumerate(known)
+        for name, at in known.items()
     }
-    return TablesPiece(text, numbers[order].astype(np.uint32), parts, tuple(sorted(broken, key=lambda b: b.number)))
+    broken = pl.concat([skipped, short, _broken(records, places[nameless], numbers[nameless], NOT_UTF8)]).sort("row")
+    return TablesPiece(text, numbers[order].astype(np.uint32), parts, broken)
 
 
 def _thirds(records: _Records) -> pa.LargeBinaryArray:
@@ -234,6 +243,19 @@ def _table_name(raw: bytes, csv: CsvFormat) -> str | None:
     return f"{schema}/{table}"
 
 
-def _broken(records: _Records, place: int, number: int, reason: str) -> Broken:
-    raw = bytes(records.text[records.starts[place] : records.ends[place]])
-    return Broken(int(number), reason, raw.decode(errors="backslashreplace").rstrip("\r\n"))
+def _broken(records: _Records, places: Places, numbers: npt.NDArray[np.int64], reason: str) -> pl.DataFrame:
+    offsets = pa.py_buffer(np.concatenate([records.starts, records.ends[-1:]]))
+    every = pa.Array.from_buffers(
+        pa.large_binary(), len(records.starts), [None, offsets, pa.py_buffer(records.text)]
+    ).take(pa.array(places))
+    try:
+        texts = pl.Series(every.cast(pa.large_string()))
+    except pa.ArrowInvalid:
+        texts = pl.Series([raw.decode(errors="backslashreplace") for raw in every.to_pylist()], dtype=pl.String)
+    return _rows(numbers, [reason] * len(places), texts)
+
+
+def _rows(numbers: npt.NDArray[np.int64], reasons: Sequence[str], texts: Sequence[str] | pl.Series) -> pl.DataFrame:
+    broken = {"row": numbers, "reason": reasons, "raw": texts}
+    schema = {name: kind for name, kind in REJECT_SCHEMA.items() if name in broken}
+    return pl.DataFrame(broken, schema=schema).with_columns(pl.col("raw").str.strip_chars_end("\r\n"))

@@ -26,12 +26,16 @@ def collect(content, fmt=PLAIN, piece_bytes=1 << 20):
         for name, part in piece.parts.items():
             texts[name] += bytes(piece.text[part.text])
             numbers[name] += piece.numbers[part.rows].tolist()
-        broken += [(each.number, each.reason, each.raw) for each in piece.broken]
+        broken += piece.broken.rows()
     return dict(texts), dict(numbers), broken
 
 
-def parsed(text, delimiter=","):
-    """The rows as Python's csv module reads them."""
+def parsed(text, delimiter=",", end="\n"):
+    """The rows as Python's csv module reads them, which knows delimiters of one character alone."""
+    if delimiter == "||":
+        text, delimiter = text.replace(b"||", b"\x1f"), "\x1f"
+    if end == "<>":
+        text = text.replace(b"<>", b"\n")
     return list(csv.reader(io.StringIO(text.decode(), newline=""), delimiter=delimiter, strict=True))
 
 
@@ -39,20 +43,20 @@ def written(row, delimiter, *, always_quoted):
     """A row as RFC 4180 has it (Python's csv module leaves a CR unquoted)."""
 
     def field(value):
-        return '"' + value.replace('"', '""') + '"' if always_quoted or set(value) & {*'"\r\n', delimiter} else value
+        return '"' + value.replace('"', '""') + '"' if always_quoted or set(value) & {*'"\r\n', *delimiter} else value
 
     return delimiter.join(map(field, row))
 
 
-values = st.text(st.sampled_from('ab,;"\n\r é0'), max_size=6)
+values = st.text(st.sampled_from('ab,;|"\n\r é0'), max_size=6)
 rows = st.tuples(st.sampled_from("IUD"), st.sampled_from(NAMES), st.lists(values, max_size=4))
 
 
 @given(
     rows=st.lists(rows, max_size=30),
     always_quoted=st.booleans(),
-    delimiter=st.sampled_from(",;"),
-    end=st.sampled_from(["\n", "\r\n"]),
+    delimiter=st.sampled_from([",", ";", "||"]),
+    end=st.sampled_from(["\n", "\r\n", "<>"]),
     piece_bytes=st.integers(1, 200),
     marked=st.booleans(),
 )
@@ -66,9 +70,11 @@ def test_every_row_goes_to_its_table_with_its_number(rows, always_quoted, delimi
         expected[name].append([op, *row])
         places[name].append(number)
     text = ("\ufeff" if marked else "") + content
-    texts, numbers, broken = collect(text.encode(), CsvFormat(delimiter=delimiter), piece_bytes)
+    texts, numbers, broken = collect(
+        text.encode(), CsvFormat(delimiter=delimiter, row_delimiter="<>" if end == "<>" else None), piece_bytes
+    )
     assert broken == []
-    assert {name: parsed(text, delimiter) for name, text in texts.items()} == dict(expected)
+    assert {name: parsed(text, delimiter, end) for name, text in texts.items()} == dict(expected)
     assert numbers == dict(places)
 
 
@@ -118,6 +124,15 @@ def test_quotes_that_mean_nothing_are_characters():
     content = b'I,"t",s,5" pipe\nI,t,"s","a,b"\n'
     assert collect(content)[0] == {"s/t": b'I,5" pipe\nI,"a,b"\n'}
     assert collect(b'I,t,s,"a\nI,t,s,b"\n', CsvFormat(quote=None))[0] == {"s/t": b'I,"a\nI,b"\n'}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_short_records_are_taken_a_few_at_a_time(at_once, monkeypatch):
+    """Memory is bounded where a file has millions of them; nothing of the result depends on it."""
+    content = b'x\nI,t,s,1\n\nD,u,s,2\nU,t,s,"open\nI,t,s,3\n\xff,\xff,\xff\n' * 3
+    whole = collect(content)
+    monkeypatch.setattr("cdcloader.source.transactions._RECORDS_AT_ONCE", at_once)
+    assert collect(content) == whole
 
 
 def test_line_ends_of_every_kind_end_a_row():
