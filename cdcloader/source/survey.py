@@ -19,6 +19,7 @@ from cdcloader.source.row_format import TIMESTAMP_NAMES, is_rule_added
 from cdcloader.source.versions import is_later, looks_like_version
 
 _SAMPLED_CDC = 50
+_BEFORE_IMAGE = ("BI_", "")  # The names that DMS gives them unless it is told others.
 _QUARTER = timedelta(minutes=15)
 _ZONE_FILES = 3
 
@@ -122,7 +123,11 @@ def understood(listing: Listed, heads: Sequence[tuple[RawFile, Head]], troubles:
     if texts and any(not head.columns for head in texts) and not any(head.columns for _, head in heads):
         notes.put("columns", _types(names, [*rows, *partial]), "the files have no header: name the columns")
     _helpers([head for _, head in heads], notes)
-    kept = [place for place, name in enumerate(names) if not is_rule_added(name, names) and not _is_time(name, notes)]
+    kept = [
+        place
+        for place, name in enumerate(names)
+        if not is_rule_added(name, names, _BEFORE_IMAGE) and not _is_time(name, notes)
+    ]
     table = listing.source.rpartition("/")[2]
     pick = [[row[place] for place in kept] for row in rows]
     guess = guess_key(table, [names[place] for place in kept], pick, [[row[p] for p in kept] for row in partial])
@@ -209,7 +214,7 @@ def _helpers(heads: Sequence[Head], notes: _Notes) -> None:
     sequences = [name for name in everywhere if name.upper() == "AR_H_CHANGE_SEQ"]
     if sequences:
         notes.put("sequence_by", sequences)
-    dropped = [name for name in names if is_rule_added(name, names)]
+    dropped = [name for name in names if is_rule_added(name, names, _BEFORE_IMAGE)]
     if dropped:
         notes.doubts.append(("", f"used and dropped, unless keep_columns names them: {', '.join(dropped)}"))
 
