@@ -138,6 +138,8 @@ def _escaped(source: str) -> str:
 
 
 def _bad_name(table: Found) -> str:
+    if "${" in table.source:
+        return "a config would take the name for that of a variable"
     try:
         target_name(table.source)
     except ValueError as error:

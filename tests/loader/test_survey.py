@@ -195,11 +195,13 @@ def test_folders_that_are_not_understood_are_named(prefix):
     """They get no entry, nor do names that no target can have; a file that cannot be read is a doubt."""
     write_file(prefix.raw / "s" / "odd", "part-0001.parquet", b"x")
     prefix.table("s/%20", "parquet_plain")
+    prefix.table("s/${HOME}", "parquet_plain")
     write_file(prefix.raw / "s" / "broken", "LOAD00000001.parquet", b"no parquet")
     write_file(prefix.raw / "s" / "empty", "LOAD00000001.csv", b"")
     text = prefix.text()
     assert "# No entry for s/odd: no file there has a name of DMS's (1 files, such as part-0001.parquet)" in text
     assert "# No entry for s/%20" in text
+    assert "# No entry for s/${HOME}" in text
     assert "LOAD00000001.parquet could not be read" in text
     file = prefix.root / "c.yaml"
     file.write_text(text)
