@@ -24,6 +24,7 @@ from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.vectors import Vectors
 from cdcloader.loader.admission import Admission
+from cdcloader.loader.columns import check_expressions
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.discovery import SEARCH, Discovery, phase_of
 from cdcloader.loader.incremental import Committed
@@ -121,6 +122,7 @@ def assemble(
     Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw,
     lake or state cannot be used at all.
     """
+    check_expressions(config.tables)
     budget = budget_mb(config.memory_budget_mb)
     if warning := budget_warning(config.memory_budget_mb):
         structlog.get_logger().warning(warning)

@@ -55,6 +55,9 @@ def status(
 def validate(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Check the config; every fault is reported at once. Exit code 2 when there is one."""
     settings = read_config(config)
+    from cdcloader.loader.columns import check_expressions
+
+    check_expressions(settings.tables)
     counts = [(len(settings.exact), "table"), (len(settings.patterns), "pattern")]
     tables = " and ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in counts if count)
     budget = budget_mb(settings.memory_budget_mb)

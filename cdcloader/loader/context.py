@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import BinaryIO
 
+from cdcloader.changes.evolution import Policy
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.config import Table
 from cdcloader.errors import Stopped, TableError
@@ -161,6 +162,23 @@ class Context:
             beat=self.beat,
         )
 
+    @property
+    def policy(self) -> Policy:
+        """What the config says of columns that change."""
+        table = self.table
+        return Policy(
+            schema=table.schema,
+            on_type_change=table.on_type_change,
+            key=frozenset(self.key),
+            partition_by=frozenset(table.partition_by),
+            pinned=table.columns,
+        )
+
+    @property
+    def source_policy(self) -> Policy:
+        """The same of the columns that files have, before rules make others of them: none of these is a key yet."""
+        return replace(self.policy, key=frozenset(), partition_by=frozenset())
+
     def row_format(self, known: Schema) -> RowFormat:
         """How the raw files are read, given the columns whose types are fixed."""
         csv = self.table.csv
@@ -185,6 +203,8 @@ class Context:
             op_column=self.table.op_column,
             changes_without_op=self.table.changes_without_op,
             listed=tuple(self.table.columns),
+            by_value=self.table.schema == "quarantine",
+            rename=self.table.rename,
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from cdcloader import __version__
+from cdcloader.changes.evolution import Evolution
 from cdcloader.changes.schema import Schema, to_json
 from cdcloader.errors import TableError
 from cdcloader.lake.log import INFO
@@ -13,6 +15,7 @@ from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.lake.upkeep import VECTORS_PROPERTY
 from cdcloader.loader.account import Account, application_id, to_info
 from cdcloader.loader.context import KEY_PROPERTY, VERSION_PROPERTY, Context, key_property
+from cdcloader.loader.schema_changes import changes_info
 
 _TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
 # What writer version 2 stands for, spelled as features.
@@ -24,7 +27,7 @@ def commit(
     base: Snapshot | None,
     account: Account,
     *,
-    schema: Schema,
+    columns: Evolution,
     adds: Iterable[DataFile],
     removes: Iterable[DataFile],
     operation: str,
@@ -33,7 +36,8 @@ def commit(
     """Commit one version; CommitConflict when another writer was first.
 
     The account must be whole, and its rows those by which the table grows: else TableError, and nothing is committed.
-    `doubled` rows end beside another one of their key.
+    `columns` are those of the table after it, and what changes for that. `doubled` rows end beside another one of
+    their key.
     """
     adds, removes = list(adds), list(removes)
     account.check(context.log.where)
@@ -44,7 +48,13 @@ def commit(
     now_ms = context.now_ms
     actions = [
         *table_actions(
-            context, base, schema, now_ms, vectors=any(file.vector for file in adds), version=account.version
+            context,
+            base,
+            columns.schema,
+            now_ms,
+            vectors=any(file.vector for file in adds),
+            properties=columns.properties,
+            version=account.version,
         ),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
@@ -62,7 +72,7 @@ def commit(
         "operationParameters": {"mode": "Overwrite"} if operation == "WRITE" else {},
         "operationMetrics": {f"num_{kind}": str(count) for kind, count in account.rows.items()},
         "engineInfo": f"cdcloader/{__version__}",
-        INFO: to_info(account),
+        INFO: {**to_info(account), **changes_info(columns.changes)},
     }
     return context.log.commit(base, actions, info)
 
@@ -92,7 +102,8 @@ def check_same_rows(removes: Iterable[DataFile], adds: Iterable[DataFile], where
 
 def _check_kinds(account: Account, context: Context) -> None:
     """Without a key no row can meet another one."""
-    if not context.key and (account.superseded or account.updated or account.noop):
+    left_out = context.table.filter is not None
+    if not context.key and (account.superseded or account.updated or (account.noop and not left_out)):
         raise TableError(
             f"rows of a table without a primary key would be lost: {account.rows}",
             where=context.log.where,
@@ -122,6 +133,7 @@ def table_actions(
     now_ms: int,
     *,
     vectors: bool,
+    properties: Mapping[str, str | None] = MappingProxyType({}),
     version: str | None = None,
 ) -> list[Action]:
     """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added.
@@ -135,9 +147,10 @@ def table_actions(
     if base is None or protocol != base.protocol:
         actions.append({"protocol": protocol})
     partition_by = list(context.table.partition_by)
-    properties = {
+    stated = {
         **(base.configuration if base else {}),
         **({VECTORS_PROPERTY: "true"} if vectors else {}),
+        **properties,
         KEY_PROPERTY: key_property(context.table),
         **({VERSION_PROPERTY: version} if version else {}),
     }
@@ -146,7 +159,7 @@ def table_actions(
         "format": {"provider": "parquet", "options": {}},
         "schemaString": to_json(schema),
         "partitionColumns": partition_by,
-        "configuration": properties,
+        "configuration": {name: value for name, value in stated.items() if value is not None},
         "createdTime": base.metadata.get("createdTime", now_ms) if base else now_ms,
     }
     same = base is not None and all(

@@ -334,7 +334,8 @@ class TableLoader:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
         while True:
             try:
-                committed = apply_batch(context, base, record, files, late=late, keep_going=self._keep_going)
+                told, going = self._report.schema_changed, self._keep_going
+                committed = apply_batch(context, base, record, files, late=late, keep_going=going, changed=told)
             except TableError as error:
                 readable = [] if late else files_before(self.context, files, error.where)
                 if not readable:

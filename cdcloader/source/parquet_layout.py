@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdcloader.changes.schema import delta_type
+from cdcloader.changes.schema import VOID, delta_type
 from cdcloader.errors import TableError
 from cdcloader.source.row_format import (
     TIMESTAMP_TEXT,
@@ -21,6 +21,7 @@ from cdcloader.source.row_format import (
     RowFormat,
     columns_of,
     place_of,
+    renamed,
     resolve,
     usual_time_places,
 )
@@ -41,7 +42,7 @@ class ParquetLayout:
 def layout(parquet: pq.ParquetFile, file: FileInput, fmt: RowFormat, table_names: Sequence[str]) -> ParquetLayout:
     """The layout of an open file; `table_names` are the table's columns as far as they are known."""
     schema = parquet.schema_arrow
-    names = resolve(schema.names, table_names)
+    names = resolve(renamed(schema.names, file, fmt), table_names)
     of_the_source = set(table_names) - set(fmt.keep_columns)
     op = _op_place(names, of_the_source, file)
     time = _time_place(parquet, names, of_the_source, op, fmt)
@@ -93,6 +94,8 @@ def _file_type(parquet: pq.ParquetFile, field: pa.Field, file: FileInput, fmt: R
         return "string"
     if pa.types.is_timestamp(kind) and kind.tz is not None and _is_legacy(parquet, field.name):
         kind = pa.timestamp(kind.unit)
+    if pa.types.is_null(kind):
+        return VOID
     try:
         return _delta_type(kind, fmt.timestamps)
     except (ValueError, *UNREADABLE) as error:
