@@ -55,7 +55,8 @@ class Reading:
                 return
             self._beat()
             self._note_time(chunk.rows)
-            ruled, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
+            with watch.phase("read"):
+                ruled, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
             rows = with_old_keys_deleted(ruled)
             self.rows_in += chunk.rows_in + rows.height - ruled.height
             self.rows += rows.height
