@@ -32,6 +32,7 @@ class Account:
     and counts twice in `rows_in`: the old key is deleted, the new one inserted or updated. `skipped` are all the files
     that an operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
     The first commit of a generation tells `after` which position of the generation before it was made.
+    `version` is the folder below the source's that the table is made of.
     """
 
     generation: int
@@ -50,6 +51,7 @@ class Account:
     superseded: int = 0
     quarantined: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
     full_load_layout: str = ""
     after: int | None = None
 
@@ -98,6 +100,7 @@ def to_info(account: Account) -> dict[str, Any]:
         "rows": {"in": account.rows_in, **account.rows},
         **({"skipped": dict(account.skipped)} if account.skipped else {}),
         **({"after": account.after} if account.after is not None else {}),
+        **({"version": account.version} if account.version else {}),
     }
 
 
@@ -122,6 +125,7 @@ def from_info(info: Mapping[str, Any]) -> Account:
         quarantined=rows["quarantined"],
         skipped=dict(info.get("skipped") or {}),
         after=info.get("after"),
+        version=info.get("version"),
         full_load_layout=str(load.get("layout") or ""),
     )
 
@@ -166,6 +170,7 @@ def forward(
         full_load_files=account.full_load_files,
         full_load_layout=account.full_load_layout,
         skipped_files=_skipped_after(record, account, naming),
+        source_version=account.version,
     )
 
 
@@ -223,7 +228,7 @@ def without_rows(
     ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds, naming)
     return record.advanced(
         position=last.position,
-        file=f"{record.path}{last.name}",
+        file=applied_file(record, last),
         ledger=ledger,
         ledger_from=ledger_from,
         version=None,
@@ -262,6 +267,12 @@ def trim(
 def positions(files: Mapping[str, str], naming: Naming) -> list[int]:
     """The positions of applied files."""
     return [naming.position_of_name(name) or 0 for name in files]
+
+
+def applied_file(record: Record, file: RawFile) -> str:
+    """The LastIncrementalFile of a table whose last file this is."""
+    folder = f"{record.source_version}/" if record.source_version else ""
+    return f"{record.path}{folder}{file.name}"
 
 
 def edited_position(record: Record, naming: Naming) -> int | None:

@@ -13,7 +13,7 @@ from cdcloader.changes.net import OP, unset_columns
 from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
-from cdcloader.loader.account import Account, logged_progress
+from cdcloader.loader.account import Account, applied_file, logged_progress
 from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
@@ -177,7 +177,7 @@ def _account(
         generation=record.generation,
         position=record.recorded_position if late else last.position,
         floor=record.floor,
-        file=record.last_incremental_file if late else f"{record.path}{last.name}",
+        file=record.last_incremental_file if late else applied_file(record, last),
         files={file.name: file.etag for file in files},
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
@@ -191,4 +191,5 @@ def _account(
         superseded=superseded,
         quarantined=reading.quarantine.rows,
         skipped=record.skipped_files,
+        version=record.source_version,
     )

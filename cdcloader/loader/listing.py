@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cdcloader.errors import Stopped, TableError
 from cdcloader.loader.account import logged_progress, progress_of
 from cdcloader.loader.context import Context
+from cdcloader.loader.sightings import Sightings
+from cdcloader.loader.versions import nothing_loaded, of_version, version_of
 from cdcloader.objects import ObjectInfo
-from cdcloader.source.actions import AppendLate, Blocked, Plan, Progress, Replay
+from cdcloader.source.actions import AppendLate, Blocked, FullLoad, Nothing, Plan, Progress, Replay, Wait
 from cdcloader.source.names import Kind, RawFile, is_table_folder, local_of_position
 from cdcloader.source.partitions import DateFolder, Range, Style, date_folder, ranges_beside, ranges_since, united
 from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
@@ -39,17 +41,44 @@ class Listing:
 class Look:
     """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone.
 
-    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted.
+    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted. `later_version` is not complete.
     """
 
     listing: Listing
     plan: Plan
     emptied: bool
     blank: bool
+    later_version: str | None = None
 
 
 def look_at(context: Context, record: Record) -> Look:
-    """List the source and plan the next step for a table that stands where `record` says."""
+    """List the source and plan the next step for a table that stands where `record` says.
+
+    A later version is loaded as soon as its LOAD files are complete; until then the changes of this one go on.
+    """
+    version, later = version_of(context, record)
+    if later is None:
+        return _look_in(context.in_version(version), record)
+    newer = _look_at_newer(context.in_version(later), record)
+    if isinstance(newer.plan.action, FullLoad):
+        return newer
+    look = _look_in(context.in_version(version), record)
+    # Whoever brings a new version may well have deleted the old one: that empties no table.
+    plan = newer.plan if isinstance(newer.plan.action, Wait) and isinstance(look.plan.action, Nothing) else look.plan
+    return replace(look, plan=plan, emptied=False, blank=False, later_version=later)
+
+
+def _look_at_newer(context: Context, record: Record) -> Look:
+    """A look at a version that is to replace the one that the table is made of, which only LOAD files can begin."""
+    # What was seen of the folders of the one tells nothing of the other's.
+    listing = list_source(replace(context, sightings=Sightings()))
+    plan = _planned(context, record, listing, nothing_loaded(record, context.naming))
+    return Look(
+        listing, of_version(plan, context.version, instead_of=record.source_version), emptied=False, blank=False
+    )
+
+
+def _look_in(context: Context, record: Record) -> Look:
     progress = progress_of(record, context.naming)
     listing = list_new(context, record, progress)
     if not listing.whole and needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
@@ -59,6 +88,7 @@ def look_at(context: Context, record: Record) -> Look:
         # What it compares with the ledger must be all that is there.
         listing = list_source(context)
         plan = _planned(context, record, listing, progress)
+    plan = of_version(plan, context.version, instead_of=context.version)
     emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
     emptied = emptied and _is_emptied_for_certain(context, record, progress)
     return Look(listing, plan, emptied, blank=emptied and context.raw.is_blank())

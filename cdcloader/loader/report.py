@@ -120,15 +120,25 @@ class Reporter:
                 skipped_files=sorted(new)[:_NAMED_FILES_MAX],
             )
 
-    def emptied(self, *, emptied: bool, truncate: bool, blank: bool) -> None:
-        """Whether every raw file that the table was made of is gone; said once, and noted in the status."""
+    def source(self, *, emptied: bool, truncate: bool, blank: bool, later_version: str | None) -> None:
+        """Whether every raw file that the table was made of is gone, and the version that is not complete yet.
+
+        Said once, and noted in the status.
+        """
         before = self.note
         rows = "the table will be emptied too" if truncate else "the table keeps its rows"
         rows += "; `raw` holds nothing at all: is it mounted?" if blank else ""
         self.note = (
             f"every raw file that the table was made of is gone; {rows} (on_source_truncate)" if emptied else None
         )
-        if self.note and self.note != before:
+        if later_version is not None:
+            self.note = (
+                f"version {later_version} is not complete: its LOAD files are not there, or may not be all; until then "
+                "the table follows the version that it is made of"
+            )
+            if self.note != before:
+                structlog.get_logger().info("a later version is waited for", table=self.table, version=later_version)
+        elif self.note and self.note != before:
             structlog.get_logger().warning(
                 "every raw file is gone: a TRUNCATE of the source, or a lifecycle rule", table=self.table, reason=rows
             )

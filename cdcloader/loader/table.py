@@ -253,7 +253,9 @@ class TableLoader:
         self._report.skipped_files(record.skipped_files)
         if not look.emptied or look.blank:
             self._emptied_at = None
-        self._report.emptied(emptied=look.emptied, truncate=truncates, blank=look.blank)
+        self._report.source(
+            emptied=look.emptied, truncate=truncates, blank=look.blank, later_version=look.later_version
+        )
         loaded = record.recorded_version is not None
         if listing.files or loaded:
             self._report.backlog(plan)
