@@ -57,7 +57,6 @@ METRICS = {
     "table_small_files": {"table"},
     "table_version": {"table"},
     "tables_owned": set(),
-    "transaction_rows_untaken_total": {"result"},
 }
 TARGETS = ("demo", "test", "test-services", "check", "fmt", "bench", "venv", "clean")
 
