@@ -447,15 +447,16 @@ def test_who_asks_for_a_file_that_is_being_split_waits_for_it(make_fleet):
 
 
 def test_a_damaged_file_stops_the_tables_behind_the_files_before_it(make_fleet):
-    """A gzip that was cut off: what stands before it is applied; put right, it is applied too."""
+    """A gzip that was cut off: what stands before it is applied, and it is fetched once; put right, it is applied too."""
     fleet = make_fleet()
     fleet.changes(*random_changes(fleet, 1, 30))
     at = fleet.now
     whole = gzip.compress(line("I", "sales/items", {"id": 50, "name": "z"}).encode())
-    fleet.put(whole[:-9], at=at, end="csv.gz")
+    damaged = fleet.put(whole[:-9], at=at, end="csv.gz")
     for source in fleet.tables:
         with pytest.raises(TableError, match="gzip"):
             fleet.run(source)
+    assert fleet.reads[f"txn/{damaged}"] == 1
     fleet.check()
     fleet.later()
     fleet.put(whole, at=at, end="csv.gz")
