@@ -5,6 +5,7 @@ no I/O, read no clock and log nothing.
 
     cli/                the commands: parse, call, print
     demo/               `cdcloader demo`: plays DMS over a sample database, loads it, proves the result
+      dms_writer/         every shape of file that DMS writes; the tests use it too
     wiring.py           Config -> running objects; the only module that names concrete adapters
     daemon.py           the schedule, bounded workers, the drain on SIGTERM
     turns.py            one table's turn, and the boundary that keeps its trouble from the others; the single pass
