@@ -50,10 +50,12 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     broken_start = next((record == [] for record in records if record != [""]), False)
     if broken_start and (fmt.csv.header or not written):
         raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
-    if not written:
+    if not written and not text.strip(b"\r\n"):
         # Empty lines are NULLs in a table with one column, and nothing in any other.
         is_data = bool(records) and fmt.csv.header is not True and len(_known_names(fmt)[2]) == 1
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
+    # A quoted empty value is a row of one field, which no table with more columns may pass over.
+    written = written or records
     header = fmt.csv.header
     if header is None:
         header = not broken_start and _is_header(written[0], fmt)
@@ -62,7 +64,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
         end = blank + (first_record(text[blank:], fmt.csv) or len(text))
         return Layout(_named(written, file, fmt, names), mark + end)
     more = head_records(text, fmt.csv, _HEAD_ROWS, whole=whole)
-    return Layout(_unnamed([record for record in more if record not in ([], [""])], file, fmt), mark)
+    return Layout(_unnamed([record for record in more if record not in ([], [""])] or written, file, fmt), mark)
 
 
 def _is_header(fields: Sequence[str], fmt: RowFormat) -> bool:
@@ -119,7 +121,8 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
     if extra == 0:
         return columns_of(body, None, None, file, fmt)
     has_op = _is_op_place(rows, file)
-    has_time = all(_is_time(row[1 if has_op else 0], fmt) for row in rows)
+    # A file may have the Op column alone.
+    has_time = width > int(has_op) and all(_is_time(row[int(has_op)], fmt) for row in rows)
     if extra == 1 and has_op:
         return columns_of((op_name, *body), 0, None, file, fmt)
     if extra == 1 and file.kind == "load" and has_time:

@@ -153,7 +153,7 @@ def sift(text: bytes, csv: CsvFormat, *, blank_rows: bool) -> Piece:
         record = match[0] if match and match[0] else text[at:]
         try:
             record.decode()
-            keep.append(record)
+            keep.append(_kept(record))
         except UnicodeDecodeError:
             skipped.append(Skipped(place, record, NOT_UTF8))
         at += len(record)
@@ -253,12 +253,17 @@ def _take_slowly(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool,
     while found := _next(buffer, at, csv, final=final, impatient=impatient):
         record, sound = found
         if sound:
-            keep.append(record)
+            keep.append(_kept(record))
         else:
             skipped.append(Skipped(place, record, UNCLOSED))
         at += len(record)
         place += blank_rows or bool(record.strip(b"\r\n"))
     return Piece(memoryview(b"".join(keep)), tuple(skipped)), at
+
+
+def _kept(record: bytes) -> bytes:
+    """A record whose end stays its own whatever follows: a lone carriage return would join a newline."""
+    return record[:-1] + b"\n" if record.endswith(b"\r") else record
 
 
 def _next(text: Text, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:

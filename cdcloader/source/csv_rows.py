@@ -21,7 +21,7 @@ from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, rejected
 from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout
-from cdcloader.source.csv_records import Piece, first_record, holds_odd_zeros, pieces, sift
+from cdcloader.source.csv_records import BYTE_ORDER_MARK, Piece, first_record, holds_odd_zeros, pieces, sift
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat
 from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, digits_fit, parse_text
@@ -243,6 +243,9 @@ class _Reader:
             invalid.append(row)
             return "skip"
 
+        if text[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK:
+            # The parser takes the first mark away, and here it is the first value's.
+            text = memoryview(BYTE_ORDER_MARK + bytes(text))
         careful = invalid is not None
         csv = self.fmt.csv
         quote = csv.quote if quoted else None

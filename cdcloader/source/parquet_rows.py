@@ -12,11 +12,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,10 +26,12 @@ from cdcloader.changes.schema import Schema, fits, polars_type
 from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects
 from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
+from cdcloader.source.parquet_pages import has_usual_pages
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
 
 _SHOWN_CHARS = 60
+_HINT = "wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE --skip FILE"
 
 
 def parquet_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> ParquetLayout:
@@ -55,6 +58,7 @@ def read_parquet(
         for frame in _frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
+        _check_rows(first - 1, parquet, file)
 
 
 def read_parquet_together(
@@ -114,7 +118,7 @@ def _read_run(
     frame = None
     if len(run) > 1:
         reader = _reader(run[0].found, run[0].file, fmt, schema, only)
-        frame = _decoded_together([one.content for one in run], reader.stored(run[0].parquet))
+        frame = _decoded_together(run, reader.stored(run[0].parquet))
     if frame is not None:
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
@@ -123,14 +127,27 @@ def _read_run(
         for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
+        _check_rows(first - 1, one.parquet, one.file)
 
 
-def _decoded_together(contents: list[bytes], columns: list[str] | None) -> pl.DataFrame | None:
+def _decoded_together(run: Sequence[_Whole], columns: list[str] | None) -> pl.DataFrame | None:
     """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
+    if not all(has_usual_pages(one.content, one.parquet) for one in run):
+        return None
     try:
-        return pl.read_parquet(contents, columns=columns)
+        frame = pl.read_parquet([one.content for one in run], columns=columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
+    return frame if frame.height == sum(one.parquet.metadata.num_rows for one in run) else None
+
+
+def _check_rows(read: int, parquet: pq.ParquetFile, file: FileInput) -> None:
+    """TableError when a file has another number of rows than it says: its row groups or pages are damaged."""
+    said = parquet.metadata.num_rows
+    if read != said:
+        raise TableError(
+            f"not a sound Parquet file: {read} rows, and {said} by its footer", where=file.name, hint=_HINT
+        )
 
 
 @contextmanager
@@ -147,8 +164,7 @@ def _readable(file: FileInput) -> Iterator[None]:
         raise TableError(
             "not a readable Parquet file: truncated or damaged",
             where=file.name,
-            hint="wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE "
-            "--skip FILE",
+            hint=_HINT,
         ) from error
 
 
@@ -180,12 +196,13 @@ def _frames(
 
 
 def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
-    """The whole file: by Polars, and by pyarrow where Polars gives up."""
-    try:
-        return pl.read_parquet(stream.getvalue(), columns=columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        with _readable(file):
-            return _frame(parquet.read(columns=columns))
+    """The whole file: by Polars, and by pyarrow where Polars gives up or might do worse."""
+    content = stream.getvalue()
+    if has_usual_pages(content, parquet):
+        with suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            return pl.read_parquet(content, columns=columns)
+    with _readable(file):
+        return _frame(parquet.read(columns=columns))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -356,10 +373,15 @@ def _text(column: pl.Series) -> pl.Series:
 
 def _json_rows(frame: pl.DataFrame) -> pl.Series:
     """Each row as JSON, in the file's column order; bytes as hex digits."""
-    rows = [
-        json.dumps(
-            row, default=lambda value: value.hex() if isinstance(value, bytes) else str(value), ensure_ascii=False
-        )
-        for row in frame.iter_rows(named=True)
-    ]
-    return pl.Series(rows, dtype=pl.String)
+    try:
+        rows = list(frame.iter_rows(named=True))
+    except pl.exceptions.PanicException:
+        # Python has no dates before the year 1 and behind 9999: such columns show the number that is stored.
+        rows = list(frame.with_columns(cs.temporal().to_physical()).iter_rows(named=True))
+    return pl.Series([_json(row) for row in rows], dtype=pl.String)
+
+
+def _json(row: dict[str, object]) -> str:
+    return json.dumps(
+        row, default=lambda value: value.hex() if isinstance(value, bytes) else str(value), ensure_ascii=False
+    )
