@@ -16,8 +16,8 @@ _IMPORTS_MB, _RUNNING_MB = 140, 200
 _CHUNK_PART, _PIECE_PART = 24, 12
 # Parts of what a batch may take beside the table's key columns. The rows that it holds are copied in parts only.
 _FETCH_PART, _PASS_PART, _BATCH_PART = 16, 12, 2
-# The part of the whole budget that key columns may take, between batches too.
-_KEYS_PART = 8
+# The part of the whole budget that key columns may take, between batches too, and of what the process leaves of it.
+_KEYS_PART, _KEYS_REST_PART = 8, 4
 _CHUNK_BYTES = (_MIB, 16 * _MIB)
 # What a stored byte becomes in a frame: text gains views and loses digits, compressed files gain most.
 _GROWTH = {"csv": 3, "parquet": 6}
@@ -42,7 +42,7 @@ def sizes_of(budget_mb: int, shares: int, of: int) -> Sizes:
     with what other tables do.
     """
     share = max(budget_mb - _IMPORTS_MB, budget_mb // 4) * _MIB // of
-    batch_share = max(budget_mb - _RUNNING_MB - budget_mb // _KEYS_PART, budget_mb // 6) * _MIB * shares // of
+    batch_share = max(budget_mb - _RUNNING_MB - _keys_mb(budget_mb), budget_mb // 6) * _MIB * shares // of
     return Sizes(
         piece_bytes=share // _PIECE_PART,
         chunk_bytes=min(max(share // _CHUNK_PART, _CHUNK_BYTES[0]), _CHUNK_BYTES[1]),
@@ -54,7 +54,12 @@ def sizes_of(budget_mb: int, shares: int, of: int) -> Sizes:
 
 def key_cache_bytes(budget_mb: int) -> int:
     """What the key columns of all tables may take."""
-    return budget_mb * _MIB // _KEYS_PART
+    return _keys_mb(budget_mb) * _MIB
+
+
+def _keys_mb(budget_mb: int) -> int:
+    rest = max(budget_mb - _RUNNING_MB, budget_mb // _KEYS_PART)
+    return max(1, min(budget_mb // _KEYS_PART, rest // _KEYS_REST_PART))
 
 
 def shares_wanted(files: Iterable[RawFile], batch_bytes: int) -> int:
