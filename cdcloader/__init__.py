@@ -12,7 +12,9 @@ no I/O, read no clock and log nothing.
     replicas.py         which daemons share the tables, and which tables are this one's
     loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
     source/             what DMS wrote; pure as a whole
-      names.py            pure   key -> LOAD or CDC file, position
+      names.py            pure   name -> LOAD or CDC file, position
+      layouts.py          pure   how the files of one source are named: folders, time zone, a pattern of the config's
+      partitions.py       pure   folders that are dates, and where in a listing new files stand
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
                                  load_sets.py knows which LOAD files belong together
       rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it

@@ -120,7 +120,9 @@ def _loader(
     replica: Replica,
     on_batch: Callable[[str, Committed], None] | None,
 ) -> TableLoader:
-    reporter = Reporter(context.table.source, metrics, _now, context.settings.file_bytes, on_batch)
+    reporter = Reporter(
+        context.table.source, metrics, _now, context.settings.file_bytes, on_batch, naming=context.naming
+    )
     return TableLoader(context, store, reporter, lambda owner: owner_is_gone(owner) or replica.is_silent(owner))
 
 

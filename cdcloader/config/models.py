@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
+from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.errors import ConfigError
 
 
@@ -220,6 +221,9 @@ class TableDefaults(Model):
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
+    layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
+    cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
 
 
 class Table(TableDefaults):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from cdcloader.errors import TableError
 from cdcloader.source.actions import Progress, Replay
-from cdcloader.source.names import RawFile, position_of_name, position_of_time, time_of_position
+from cdcloader.source.layouts import PLAIN, Naming
+from cdcloader.source.names import RawFile
 from cdcloader.state.record import NEVER, Phase, Record, first_file
 
 _APP = re.compile(r"cdcloader:(\d+)")
@@ -47,6 +48,7 @@ class Account:
     superseded: int = 0
     quarantined: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    full_load_layout: str = ""
 
     @property
     def rows(self) -> dict[str, int]:
@@ -88,6 +90,7 @@ def to_info(account: Account) -> dict[str, Any]:
             "date": account.full_load_date.isoformat(),
             "newest": newest.isoformat() if newest else None,
             "files": account.full_load_files,
+            **({"layout": account.full_load_layout} if account.full_load_layout else {}),
         },
         "rows": {"in": account.rows_in, **account.rows},
         **({"skipped": dict(account.skipped)} if account.skipped else {}),
@@ -114,6 +117,7 @@ def from_info(info: Mapping[str, Any]) -> Account:
         superseded=rows["superseded"],
         quarantined=rows["quarantined"],
         skipped=dict(info.get("skipped") or {}),
+        full_load_layout=str(load.get("layout") or ""),
     )
 
 
@@ -123,11 +127,19 @@ def logged_progress(transactions: Mapping[str, int]) -> tuple[int, int] | None:
     return max(found) if found else None
 
 
-def forward(record: Record, account: Account, *, version: int, look_back_seconds: float, now: datetime) -> Record:
+def forward(
+    record: Record,
+    account: Account,
+    *,
+    version: int,
+    look_back_seconds: float,
+    now: datetime,
+    naming: Naming = PLAIN,
+) -> Record:
     """The record after a commit of ours that it does not know yet."""
-    ledger, base = _known_before(record, account)
+    ledger, base = _known_before(record, account, naming)
     ledger |= account.files
-    ledger, ledger_from = trim(ledger, max(account.floor, base), account.position, look_back_seconds)
+    ledger, ledger_from = trim(ledger, max(account.floor, base), account.position, look_back_seconds, naming)
     return replace(
         record.advanced(
             position=account.position,
@@ -147,20 +159,21 @@ def forward(record: Record, account: Account, *, version: int, look_back_seconds
         recorded_full_load_date=account.full_load_date,
         full_load_newest=account.full_load_newest,
         full_load_files=account.full_load_files,
-        skipped_files=_skipped_after(record, account),
+        full_load_layout=account.full_load_layout,
+        skipped_files=_skipped_after(record, account, naming),
     )
 
 
-def _known_before(record: Record, account: Account) -> tuple[dict[str, str], int]:
+def _known_before(record: Record, account: Account, naming: Naming) -> tuple[dict[str, str], int]:
     """The applied files that are known besides a commit's own, and the position from which all of them are."""
     if account.generation == record.generation:
         return dict(record.ledger), record.ledger_from
     if account.position == account.floor:
         return {}, account.floor
-    first = min(positions(account.files), default=account.position)
+    first = min(positions(account.files, naming), default=account.position)
     if _begins_within(record, account, first):
         # A replay begins before the end of what is known: what lies before it was applied, or it would not.
-        return {name: etag for name, etag in record.ledger.items() if (position_of_name(name) or 0) < first}, (
+        return {name: etag for name, etag in record.ledger.items() if (naming.position_of_name(name) or 0) < first}, (
             min(record.ledger_from, first)
         )
     # Of a generation that we join in the middle, the files before this commit are not known.
@@ -176,29 +189,31 @@ def _begins_within(record: Record, account: Account, first: int) -> bool:
     return same_load and account.generation > record.generation and first <= record.recorded_position
 
 
-def _skipped_after(record: Record, account: Account) -> dict[str, str]:
+def _skipped_after(record: Record, account: Account, naming: Naming) -> dict[str, str]:
     """The files that count as skipped after a commit: not those that it applied, because it began before the skip."""
     loads_whole = account.position == account.floor
     kept = {
         name: etag
         for name, etag in record.skipped_files.items()
-        if account.files.get(name) != etag and not (loads_whole and position_of_name(name) is None)
+        if account.files.get(name) != etag and not (loads_whole and naming.position_of_name(name) is None)
     }
     return {**kept, **account.skipped}
 
 
-def replayed(record: Record, action: Replay, generation: int) -> Record:
+def replayed(record: Record, action: Replay, generation: int, naming: Naming) -> Record:
     """A new generation that applies again from a late file on; earlier files stay known as applied."""
-    place = named_position(action.from_position)
-    begun = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
+    place = naming.named_position(action.from_position)
+    begun = record.rewound(generation=generation, position=place, file=naming.file_at(record.path, place))
     return replace(begun, floor=action.floor, ledger=dict(action.ledger), ledger_from=action.ledger_from)
 
 
-def without_rows(record: Record, files: Sequence[RawFile], look_back_seconds: float, now: datetime) -> Record:
+def without_rows(
+    record: Record, files: Sequence[RawFile], look_back_seconds: float, now: datetime, naming: Naming
+) -> Record:
     """The record after files without a byte, which make no table and no commit."""
     last = max(files, key=lambda file: file.sort_key)
     applied = {**record.ledger, **{file.name: file.etag for file in files}}
-    ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds)
+    ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds, naming)
     return record.advanced(
         position=last.position,
         file=f"{record.path}{last.name}",
@@ -213,10 +228,10 @@ def without_rows(record: Record, files: Sequence[RawFile], look_back_seconds: fl
     )
 
 
-def without_ledger(record: Record, generation: int, position: int, *, version: int) -> Record:
+def without_ledger(record: Record, generation: int, position: int, *, version: int, naming: Naming) -> Record:
     """The record at a position that is known from the log's `txn` alone: files before it count as applied."""
     return replace(
-        record.rewound(generation=generation, position=position, file=file_at(record.path, position)),
+        record.rewound(generation=generation, position=position, file=naming.file_at(record.path, position)),
         phase=Phase.STREAMING,
         floor=record.floor if record.generation == generation else 0,
         recorded_version=version,
@@ -224,11 +239,11 @@ def without_ledger(record: Record, generation: int, position: int, *, version: i
 
 
 def trim(
-    ledger: Mapping[str, str], ledger_from: int, position: int, look_back_seconds: float
+    ledger: Mapping[str, str], ledger_from: int, position: int, look_back_seconds: float, naming: Naming
 ) -> tuple[dict[str, str], int]:
     """The ledger of the look-back before `position`, and the position from which it is complete."""
-    start = max(ledger_from, position_before(position, look_back_seconds))
-    placed = sorted(zip(positions(ledger), ledger, strict=True))
+    start = max(ledger_from, naming.position_before(position, look_back_seconds))
+    placed = sorted(zip(positions(ledger, naming), ledger, strict=True))
     kept = [(at, name) for at, name in placed if at >= start]
     if len(kept) > LEDGER_FILES_MAX:
         # A position is kept whole or not at all, so that no file of it looks late.
@@ -237,33 +252,14 @@ def trim(
     return {name: ledger[name] for _, name in kept}, start
 
 
-def position_before(position: int, seconds: float) -> int:
-    """The position of a file that was written so many seconds before another; 0 where the calendar ends."""
-    try:
-        return position_of_time(time_of_position(position) - timedelta(seconds=seconds)) if position else 0
-    except OverflowError:
-        return 0
-
-
-def positions(files: Mapping[str, str]) -> list[int]:
+def positions(files: Mapping[str, str], naming: Naming) -> list[int]:
     """The positions of applied files."""
-    return [position_of_name(name) or 0 for name in files]
+    return [naming.position_of_name(name) or 0 for name in files]
 
 
-def file_at(path: str, position: int) -> str:
-    """The LastIncrementalFile that stands for a position at which there is no file."""
-    digits = f"{position:018d}"
-    return f"{path}{digits[:8]}-{digits[8:]}.parquet" if position else first_file(path)
-
-
-def named_position(position: int) -> int:
-    """The highest position at or below this one that a file name can have."""
-    return position_of_time(time_of_position(position)) if position else 0
-
-
-def edited_position(record: Record) -> int | None:
+def edited_position(record: Record, naming: Naming) -> int | None:
     """The position that an operator set by hand in LastIncrementalFile; None when it is as we left it."""
-    position = position_of_name(record.last_incremental_file)
+    position = naming.position_of_name(record.last_incremental_file)
     if position is None:
         raise TableError(
             f"LastIncrementalFile is {record.last_incremental_file!r}, which names no CDC file",
@@ -273,7 +269,7 @@ def edited_position(record: Record) -> int | None:
     return None if position == record.recorded_position else position
 
 
-def progress_of(record: Record) -> Progress:
+def progress_of(record: Record, naming: Naming = PLAIN) -> Progress:
     """Where the table stands, as planning needs it."""
     never = record.last_full_load_date <= NEVER and record.recorded_full_load_date <= NEVER
     return Progress(
@@ -286,6 +282,8 @@ def progress_of(record: Record) -> Progress:
         full_load_newest=record.full_load_newest,
         full_load_files=record.full_load_files,
         full_load_date_edited=record.last_full_load_date != record.recorded_full_load_date,
+        full_load_layout=record.full_load_layout,
+        naming=naming,
     )
 
 
@@ -299,6 +297,7 @@ def unclaimed(record: Record) -> Record:
         recorded_position=0,
         full_load_newest=None,
         full_load_files=0,
+        full_load_layout="",
         phase=Phase.NEW,
     )
 

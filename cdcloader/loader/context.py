@@ -21,10 +21,12 @@ from cdcloader.lake.target import Target
 from cdcloader.lake.vectors import Vectors
 from cdcloader.loader.admission import Admission
 from cdcloader.loader.fetch import Ahead
+from cdcloader.loader.sightings import Sightings
 from cdcloader.loader.sizes import shares_wanted
 from cdcloader.loader.trouble import Pauses
 from cdcloader.objects import Objects
 from cdcloader.source.actions import Limits
+from cdcloader.source.layouts import Naming, naming_of
 from cdcloader.source.names import RawFile
 from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
 
@@ -78,7 +80,8 @@ class Context:
 
     `stopping` tells long work that the process is about to end. `keys` and `vectors` keep what this process knows of
     data files, for all its tables. `admission` grants memory to all of them; None: `settings` hold as they are.
-    `beat` tells the watchdog that work comes on.
+    `beat` tells the watchdog that work comes on. `sightings` is what this process has seen of the source's folders,
+    `naming` how its files are named.
     """
 
     table: Table
@@ -92,6 +95,12 @@ class Context:
     vectors: Vectors = field(default_factory=Vectors)
     admission: Admission | None = None
     beat: Callable[[], None] = lambda: None
+    sightings: Sightings = field(default_factory=Sightings)
+    naming: Naming = field(init=False)
+
+    def __post_init__(self) -> None:
+        table = self.table
+        object.__setattr__(self, "naming", naming_of(table.timezone, table.layout, table.cdc_path))
 
     @contextmanager
     def admitted(self, files: Sequence[RawFile] = ()) -> Iterator[Context | None]:
@@ -107,6 +116,11 @@ class Context:
             self.beat()
             sized = replace(self.settings, **asdict(self.admission.sizes(shares or 1)))
             yield replace(self, settings=sized) if shares else None
+
+    @property
+    def folder(self) -> str:
+        """The folder of the source below raw, with a slash at its end."""
+        return f"{self.table.source}/"
 
     @property
     def path(self) -> str:

@@ -35,6 +35,7 @@ def empty_table(context: Context, base: Snapshot, record: Record, generation: in
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
         full_load_files=0,
+        full_load_layout=record.full_load_layout,
         rows_in=rows,
         deleted=rows,
         skipped=record.skipped_files,

@@ -52,7 +52,7 @@ def brought_forward(context: Context, record: Record, base: Snapshot | None) -> 
             record = forwarded(context, record, account, version)
     if logged > (record.generation, record.recorded_position):
         # The commits in between are cleaned away: the position is known, the ledger before it is not.
-        record = without_ledger(record, *logged, version=base.version)
+        record = without_ledger(record, *logged, version=base.version, naming=context.naming)
     return _with_order(record, before)
 
 
@@ -75,6 +75,7 @@ def forwarded(context: Context, record: Record, account: Account, version: int) 
         version=version,
         look_back_seconds=context.settings.look_back_seconds,
         now=context.now(),
+        naming=context.naming,
     )
     table = context.table
     return replace(moved, primary_key=table.primary_key, partition_key=table.partition_by)

@@ -11,11 +11,12 @@ from cdcloader.errors import CommitConflict, StateConflict
 from cdcloader.lake.apply import Applied
 from cdcloader.lake.load import FullLoad as LoadFiles
 from cdcloader.lake.snapshot import Snapshot, check_supported
-from cdcloader.loader.account import Account, file_at, logged_progress, named_position, utc_second
+from cdcloader.loader.account import Account, logged_progress, utc_second
 from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
+from cdcloader.source.load_sets import layout_of
 from cdcloader.source.rows import Chunk, describe, read
 
 _COMMIT_TRIES_MAX = 5
@@ -125,16 +126,17 @@ def _refuse_misfits(chunk: Chunk) -> None:
 def _account(
     context: Context, plan: FullLoad, generation: int, rows_in: int, files: LoadFiles, quarantined: int
 ) -> Account:
-    floor = named_position(plan.floor)
+    floor = context.naming.named_position(plan.floor)
     return Account(
         generation=generation,
         position=floor,
         floor=floor,
-        file=file_at(context.path, floor),
+        file=context.naming.file_at(context.path, floor),
         files={},
         full_load_date=utc_second(plan.first_modified),
         full_load_newest=plan.newest,
         full_load_files=plan.files_in_window,
+        full_load_layout=layout_of(plan.files),
         rows_in=rows_in,
         inserted=files.rows,
         superseded=files.superseded,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from cdcloader.errors import TableError
-from cdcloader.loader.account import Account, position_before, positions
-from cdcloader.source.names import Kind, RawFile, position_of_name, time_of_position
+from cdcloader.loader.account import Account, positions
+from cdcloader.source.layouts import PLAIN, Naming
+from cdcloader.source.names import Kind, RawFile
 from cdcloader.source.plan import without_skipped
 from cdcloader.state.record import NEVER, Record
 
@@ -54,7 +55,7 @@ class Holdings:
     notes: tuple[str, ...]
 
 
-def history(accounts: Sequence[tuple[int, Account]], *, from_start: bool) -> History:
+def history(accounts: Sequence[tuple[int, Account]], *, from_start: bool, naming: Naming = PLAIN) -> History:
     """The history that (version, account) of our commits tell, oldest first, back to a base if there is one.
 
     `from_start`: the log still holds every version, so that without a base there was no full load.
@@ -64,7 +65,7 @@ def history(accounts: Sequence[tuple[int, Account]], *, from_start: bool) -> His
     told = History(accounts[-1][1], base)
     generation, position = first.generation, max(first.floor, first.position)
     if base is None:
-        generation, position = (0, 0) if from_start else (first.generation, _before(first))
+        generation, position = (0, 0) if from_start else (first.generation, _before(first, naming))
         told.start = position
         told.base = _nothing(first) if from_start else None
     for version, account in accounts[1 if base else 0 :]:
@@ -81,7 +82,7 @@ def replaces_all(account: Account) -> bool:
     return not account.files
 
 
-def holdings(
+def holdings(  # noqa: PLR0913
     told: History,
     files: Iterable[RawFile],
     record: Record | None,
@@ -91,20 +92,21 @@ def holdings(
     look_back_seconds: float,
     overlap_seconds: float,
     where: str,
+    naming: Naming = PLAIN,
 ) -> Holdings:
     """The files that the table ought to hold; TableError, with the reason, when that is not certain."""
     listed = list(files)
     files = without_skipped(listed, _skipped(told, record))
     loads = _load_set(told.newest, files, where)
-    floor = _floor(told, overlap_seconds, where)
+    floor = _floor(told, overlap_seconds, where, naming)
     cdc = sorted((file for file in files if file.kind is Kind.CDC), key=lambda file: file.sort_key)
     _check_present(told, {file.name for file in cdc}, where)
-    _check_settled(told, where)
+    _check_settled(told, where, naming)
     notes: list[str] = []
     if left_out := sorted({file.name for file in listed} - {file.name for file in files}):
         names = f"{len(left_out)}, the first is {left_out[0]}"
         notes.append(f"files that an operator had skipped (cdcloader resume --skip) were left out: {names}")
-    changes = _changes(told, cdc, floor, _late_from(told, record, look_back_seconds), notes)
+    changes = _changes(told, cdc, floor, _late_from(told, record, look_back_seconds, naming), notes)
     if told.repeated and not keyed:
         notes.append(f"{told.repeated} files were applied more than once (a rewind of a table without a primary key)")
     return Holdings(tuple(loads), tuple(changes), _batches(told, changes, where) if sequenced else (), tuple(notes))
@@ -121,13 +123,14 @@ def history_of(record: Record) -> History:
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
         full_load_files=record.full_load_files,
+        full_load_layout=record.full_load_layout,
     )
     return History(account, None, start=record.recorded_position)
 
 
-def _before(account: Account) -> int:
+def _before(account: Account, naming: Naming) -> int:
     """The position up to which files count as applied before the first commit that is known."""
-    places = positions(account.files)
+    places = positions(account.files, naming)
     # Late files are appended without moving the watermark.
     return max(account.floor, min(places) - 1 if account.position in places else account.position)
 
@@ -164,7 +167,7 @@ def _load_set(account: Account, files: Iterable[RawFile], where: str) -> list[Ra
     return sorted(found, key=lambda file: file.sort_key)
 
 
-def _floor(told: History, overlap_seconds: float, where: str) -> int:
+def _floor(told: History, overlap_seconds: float, where: str, naming: Naming) -> int:
     """The position up to which the newest full load left CDC files out."""
     if told.base is not None:
         return max(told.base.floor, told.base.position)
@@ -176,7 +179,7 @@ def _floor(told: History, overlap_seconds: float, where: str) -> int:
             hint="its entries are older than delta.logRetentionDuration and were cleaned away",
         )
     if account.floor:
-        begun = time_of_position(account.floor)
+        begun = naming.time_of_position(account.floor)
         earliest = account.full_load_date - timedelta(seconds=overlap_seconds + 1)
         if not earliest <= begun <= account.full_load_date + timedelta(seconds=1):
             raise TableError(
@@ -203,9 +206,9 @@ def _check_present(told: History, there: set[str], where: str) -> None:
         )
 
 
-def _check_settled(told: History, where: str) -> None:
+def _check_settled(told: History, where: str, naming: Naming) -> None:
     """Half of a replay is no state of the history: keys that it has reached are older than the others."""
-    newest = max((position_of_name(name) or 0 for name in told.applied), default=0)
+    newest = max((naming.position_of_name(name) or 0 for name in told.applied), default=0)
     if newest > max(told.newest.position, told.newest.floor):
         raise TableError(
             f"files are being applied again (generation {told.newest.generation}), and the table has not reached the "
@@ -215,14 +218,14 @@ def _check_settled(told: History, where: str) -> None:
         )
 
 
-def _late_from(told: History, record: Record | None, look_back_seconds: float) -> int:
+def _late_from(told: History, record: Record | None, look_back_seconds: float, naming: Naming) -> int:
     """The position from which a file that was not applied still will be."""
     account = told.newest
     if record is not None and record.generation == account.generation:
         return max(record.floor + 1, record.ledger_from)
     if record is not None and record.generation > account.generation:
         return record.recorded_position + 1
-    return max(account.floor + 1, position_before(account.position, look_back_seconds))
+    return max(account.floor + 1, naming.position_before(account.position, look_back_seconds))
 
 
 def _changes(told: History, cdc: Iterable[RawFile], floor: int, late_from: int, notes: list[str]) -> list[RawFile]:

@@ -17,7 +17,7 @@ from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
 from cdcloader.loader.reading import Reading
-from cdcloader.source.names import RawFile, time_of_position
+from cdcloader.source.names import RawFile
 from cdcloader.state.record import Record
 
 # Counting the keys of so many rows takes some milliseconds.
@@ -94,7 +94,7 @@ def apply_batch(
         # Only now is it certain that no version names these files; after a lost answer one may.
         application.discard()
         raise
-    newest = reading.newest or time_of_position(max(file.position for file in files))
+    newest = reading.newest or max(context.naming.written_at(file) for file in files)
     return Committed(account, snapshot, applied, watch.seconds, tuple(files), newest)
 
 
@@ -169,6 +169,7 @@ def _account(
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
         full_load_files=record.full_load_files,
+        full_load_layout=record.full_load_layout,
         rows_in=reading.rows_in,
         inserted=applied.inserted,
         updated=applied.updated,

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from cdcloader.errors import Stopped, TableError
 from cdcloader.loader.account import logged_progress, progress_of
 from cdcloader.loader.context import Context
 from cdcloader.objects import ObjectInfo
-from cdcloader.source import names
-from cdcloader.source.actions import Plan, Progress
-from cdcloader.source.names import RawFile
+from cdcloader.source.actions import AppendLate, Blocked, Plan, Progress, Replay
+from cdcloader.source.names import Kind, RawFile, is_table_folder, local_of_position
+from cdcloader.source.partitions import DateFolder, Range, Style, date_folder, ranges_beside, ranges_since, united
 from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
 from cdcloader.source.truncation import is_emptied
 from cdcloader.state.record import Record
 
+_SILENCE = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a source in key order.
+    """The files of a source.
 
-    `unread` are the keys of DMS files in layouts that are not read yet, `strange` those of all other objects.
+    `unread` are the keys of DMS files in places that may mean several things, `strange` those of all other objects.
+    `whole`: it holds every object; `certain`: it holds every CDC file from the position on that it was asked from.
     """
 
     files: list[RawFile]
     unread: list[str]
     strange: list[str]
+    whole: bool = True
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +50,23 @@ class Look:
 
 def look_at(context: Context, record: Record) -> Look:
     """List the source and plan the next step for a table that stands where `record` says."""
-    progress = progress_of(record)
-    listing = list_source(context, list_from(progress))
-    if needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
-        listing = list_source(context, 0)
-    files = without_skipped(listing.files, record.skipped_files)
-    plan = make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
+    progress = progress_of(record, context.naming)
+    listing = list_new(context, record, progress)
+    if not listing.whole and needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
+        listing = list_source(context)
+    plan = _planned(context, record, listing, progress)
+    if not listing.certain and isinstance(plan.action, Replay | AppendLate | Blocked):
+        # What it compares with the ledger must be all that is there.
+        listing = list_source(context)
+        plan = _planned(context, record, listing, progress)
     emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
     emptied = emptied and _is_emptied_for_certain(context, record, progress)
     return Look(listing, plan, emptied, blank=emptied and context.raw.is_blank())
+
+
+def _planned(context: Context, record: Record, listing: Listing, progress: Progress) -> Plan:
+    files = without_skipped(listing.files, record.skipped_files)
+    return make_plan(files, progress, context.settings.limits, keyed=bool(context.key), now=context.now())
 
 
 def _is_emptied_for_certain(context: Context, record: Record, progress: Progress) -> bool:
@@ -66,53 +81,128 @@ def _is_emptied_for_certain(context: Context, record: Record, progress: Progress
     logged = logged_progress(base.transactions) if base else None
     if logged is None or logged[0] < record.generation:
         return False
-    everything = list_source(context, 0)
-    return is_emptied(everything.files, progress) and not any(map(names.position_of_name, everything.strange))
+    everything = list_source(context)
+    moved = map(context.naming.position_of_name, everything.strange)
+    return is_emptied(everything.files, progress) and not any(moved)
 
 
-def list_source(context: Context, position: int) -> Listing:
-    """List the CDC files from a position on (0: all), and every LOAD file.
+def list_source(context: Context) -> Listing:
+    """List every file of a source: about 600 bytes of memory a file.
 
-    About 600 bytes of memory a file; Stopped between two pages when the process ends.
+    Stopped between two pages when the process ends.
     """
-    prefix = f"{context.table.source}/"
-    start = names.name_before(position)
-    listing = Listing([], [], [])
-    for page in context.raw.pages(prefix, start_after=f"{prefix}{start}" if start else ""):
+    listing = _listed(context, [Range("")], 0, certain=True, whole=True)
+    context.sightings.note(listing.files)
+    context.sightings.swept_at = context.now()
+    return listing
+
+
+def list_new(context: Context, record: Record, progress: Progress) -> Listing:
+    """List the CDC files that the next plan needs, and every LOAD file.
+
+    Where names alone tell what is new, one request is enough. Folders of dates are listed from the day before the last
+    applied file's on; now and then all of them, because a task that begins again earlier writes into older ones.
+    """
+    start, now, seen = list_from(progress), context.now(), context.sightings
+    if start <= 0 or context.naming.layout is not None:
+        return list_source(context)
+    last = _last_folder(record)
+    styles = seen.styles | ({last.style} if last else set())
+    first_look, due = seen.swept_at is None, seen.is_due(now, context.settings.look_back_seconds / 2)
+    unknown = first_look and not progress.ledger  # The last file's name, which would tell its folder, is ours.
+    if unknown or ((styles or progress.full_load_layout == "folders") and (first_look or due)):
+        return list_source(context)
+    ranges = _ranges(context, styles, last, start) if styles else _plain_ranges(context, start, beside=due)
+    if ranges is None:
+        return list_source(context)
+    listing = _listed(context, ranges, start, certain=not styles)
+    if first_look and not styles and _is_silent(listing, now):
+        # It looks so where DMS goes on in folders of dates.
+        listing = _listed(context, _plain_ranges(context, start, beside=True), start, certain=True)
+    if first_look or due:
+        seen.swept_at = now
+    return list_source(context) if seen.note(listing.files) and not styles else listing
+
+
+def _last_folder(record: Record) -> DateFolder | None:
+    """The folder of a date that the last applied file lies in."""
+    folder = record.last_incremental_file.removeprefix(record.path).rpartition("/")[0]
+    while folder:
+        if found := date_folder(folder):
+            return found
+        folder = folder.partition("/")[2]
+    return None
+
+
+def _ranges(context: Context, styles: set[Style], last: DateFolder | None, start: int) -> list[Range] | None:
+    """Where new files are in folders of dates; None where only a listing of everything tells."""
+    if last is None or styles != {last.style}:
+        return None
+    since = min(last.date, local_of_position(start)[0])
+    return ranges_since(last.style, since, context.naming.local_time(context.now()))
+
+
+def _plain_ranges(context: Context, start: int, *, beside: bool) -> list[Range]:
+    name = context.naming.name_before(start)
+    return [Range(name), *(ranges_beside(name) if beside else ())]
+
+
+def _is_silent(listing: Listing, now: datetime) -> bool:
+    """Whether no CDC file came for so long that DMS may be writing elsewhere."""
+    return not any(file.kind is Kind.CDC and now - file.last_modified < _SILENCE for file in listing.files)
+
+
+def _listed(context: Context, ranges: Iterable[Range], start: int, *, certain: bool, whole: bool = False) -> Listing:
+    """The files in some ranges of the source's folder, and those of PreserveTransactions from `start` on."""
+    naming, listing = context.naming, Listing([], [], [], whole, certain)
+    for each in united(ranges):
+        for item, name in _items(context, context.folder, each):
+            file = naming.parse(context.folder, name, item.size, item.etag, item.last_modified)
+            if file is not None:
+                listing.files.append(file)
+            else:
+                (listing.unread if naming.is_unread(name) else listing.strange).append(item.key)
+    if naming.cdc_path is not None:
+        since = naming.name_before(start).replace("-", "")
+        for item, name in _items(context, f"{naming.cdc_path}/", Range(f"CDC_TXN-{since}" if since else "")):
+            file = naming.parse_transactions(name, item.size, item.etag, item.last_modified)
+            if file is not None:
+                listing.files.append(file)
+            else:
+                listing.strange.append(item.key)
+    return listing
+
+
+def _items(context: Context, folder: str, part: Range) -> Iterator[tuple[ObjectInfo, str]]:
+    """The objects of a part of a folder, with their names below it."""
+    for page in context.raw.pages(folder, start_after=f"{folder}{part.after}" if part.after else ""):
         context.beat()
         if context.stopping():
             raise Stopped("the process ends; the source is listed at the next start", where=context.table.source)
         for item in page:
-            _sort_into(listing, item)
-    return listing
-
-
-def _sort_into(listing: Listing, item: ObjectInfo) -> None:
-    file = names.parse(item.key, item.size, item.etag, item.last_modified)
-    if file is not None:
-        listing.files.append(file)
-    elif names.unread_layout(item.key):
-        listing.unread.append(item.key)
-    else:
-        listing.strange.append(item.key)
+            name = item.key.removeprefix(folder)
+            if part.before and name >= part.before:
+                return
+            yield item, name
 
 
 def check_complete(context: Context, listing: Listing, *, loaded: bool) -> None:
     """TableError when the files that are read are not all that DMS wrote, or when there are none to begin with."""
-    if not names.is_table_folder(context.table.source):
+    where = context.raw.path_of(context.folder.rstrip("/"))
+    if not is_table_folder(context.table.source) or context.table.source == context.naming.cdc_path:
         raise TableError(
-            "this is a folder of DMS's own (control tables, validation reports) and no table",
-            where=context.raw.path_of(context.table.source),
+            "this is a folder of DMS's own (control tables, validation reports, transaction files) and no table",
+            where=where,
             hint="take it out of `tables`",
         )
     if listing.unread:
         count = len(listing.unread)
         raise TableError(
-            f"{'a file' if count == 1 else f'the first of {count} files'} in a layout that is not read yet: read are "
-            "LOAD00000001 and YYYYMMDD-HHMMSSmmm files, as .csv, .csv.gz or .parquet, in the table's folder itself",
+            f"{'a file' if count == 1 else f'the first of {count} files'} of DMS's in a folder that is no date that "
+            "DMS writes, or too deep for a segment of a full load: it may be new, or moved aside",
             where=context.raw.path_of(listing.unread[0]),
-            hint="have DMS write such files (no date partitions, no parallel load of one table, no JSON), or move "
-            "these out of the source's folder if they are of no use; nothing is loaded until then",
+            hint="move these out of the source's folder if they are of no use, or give the table a `layout` that tells "
+            "how its files are named; nothing is loaded until then",
         )
     if not listing.files and not loaded:
         others = len(listing.strange)
@@ -120,7 +210,7 @@ def check_complete(context: Context, listing: Listing, *, loaded: bool) -> None:
             f"there are no files that cdcloader reads; {_others(others)}, such as {listing.strange[0]}"
             if others
             else "there are no files of this source",
-            where=context.raw.path_of(context.table.source),
+            where=where,
             hint="check `raw` and `source`; DMS makes the folder when it writes the table's first row",
         )
 

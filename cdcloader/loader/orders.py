@@ -16,8 +16,8 @@ from cdcloader.loader.context import Context
 from cdcloader.loader.forwarding import brought_forward
 from cdcloader.loader.listing import list_source
 from cdcloader.loader.records import own_record
-from cdcloader.source.names import RawFile, position_of_name
-from cdcloader.source.plan import pending_files, without_skipped
+from cdcloader.source.names import RawFile
+from cdcloader.source.plan import pending_files, spelled_so, without_skipped
 from cdcloader.state.record import Record
 from cdcloader.state.store import StateStore
 
@@ -69,28 +69,30 @@ def _changed(context: Context, store: StateStore, change: Callable[[Record], Rec
 
 def _pending(context: Context, record: Record, file: str) -> RawFile:
     """The file of that name that waits to be applied."""
-    name, where = file.rpartition("/")[2], context.raw.path_of(context.table.source)
-    listed = list_source(context, 0).files
-    pending = pending_files(without_skipped(listed, record.skipped_files), progress_of(record))
-    for waiting in pending:
-        if waiting.name == name:
-            return waiting
+    where = context.raw.path_of(context.folder.rstrip("/"))
+    listed = list_source(context).files
+    pending = pending_files(without_skipped(listed, record.skipped_files), progress_of(record, context.naming))
+    meant = [waiting for waiting in pending if spelled_so(waiting, file)]
+    if len(meant) > 1:
+        names = ", ".join(waiting.name for waiting in meant[:_NAMED_FILES_MAX])
+        raise ConfigError(f"{file!r} may be any of {names}", where=where, hint="name it with its folder")
+    if meant:
+        return meant[0]
     shown = ", ".join(waiting.name for waiting in pending[:_NAMED_FILES_MAX]) or "none"
     hint = f"files that are not applied yet: {shown}"
-    found = next((each for each in listed if each.name == name), None)
+    found = next((each for each in listed if spelled_so(each, file)), None)
     if found is None:
-        raise ConfigError(f"there is no file {name!r}", where=where, hint=hint)
-    state = "skipped" if record.skipped_files.get(name) == found.etag else "applied"
-    raise ConfigError(f"{name!r} is {state} already", where=where, hint=hint)
+        raise ConfigError(f"there is no file {file.rpartition('/')[2]!r}", where=where, hint=hint)
+    state = "skipped" if record.skipped_files.get(found.name) == found.etag else "applied"
+    raise ConfigError(f"{found.name!r} is {state} already", where=where, hint=hint)
 
 
 def _with(record: Record, file: RawFile, context: Context) -> dict[str, str]:
     """The record's skipped files and this one; where there is no room, without those that are never read again."""
     skipped = {**record.skipped_files, file.name: file.etag}
     if len(skipped) > SKIPPED_FILES_MAX:
-        skipped = {
-            name: etag for name, etag in skipped.items() if (position_of_name(name) or record.floor + 1) > record.floor
-        }
+        place = context.naming.position_of_name
+        skipped = {name: etag for name, etag in skipped.items() if (place(name) or record.floor + 1) > record.floor}
     if len(skipped) > SKIPPED_FILES_MAX:
         raise ConfigError(
             f"{SKIPPED_FILES_MAX} files are skipped already",

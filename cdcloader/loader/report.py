@@ -15,7 +15,7 @@ from cdcloader.loader.incremental import Committed
 from cdcloader.loader.upkeep import Tidied
 from cdcloader.metrics import Metrics
 from cdcloader.source.actions import FullLoad, Plan
-from cdcloader.source.names import time_of_position
+from cdcloader.source.layouts import PLAIN, Naming
 from cdcloader.state.record import Phase, Record
 
 _SMALL_SHARE = 8
@@ -36,6 +36,7 @@ class Reporter:
     record: Record | None = None
     plan: Plan | None = None
     note: str | None = None
+    naming: Naming = PLAIN
     _newest: datetime | None = None
     _strange: frozenset[str] = field(default_factory=frozenset)
     _skipped: frozenset[str] = field(default_factory=frozenset)
@@ -63,9 +64,9 @@ class Reporter:
     def idle(self, record: Record) -> None:
         """Nothing to do."""
         self.record = record
-        if self._newest is None and record.recorded_position:
+        if self._newest is None and record.recorded_position and self.naming.by_time:
             # After a start the record alone tells how fresh the target is.
-            self._newest = time_of_position(record.recorded_position)
+            self._newest = self.naming.time_of_position(record.recorded_position)
             self.metrics.freshness(self.table, self._newest)
         self.phase(record.phase)
         self.metrics.failures(self.table, record.consecutive_failures)

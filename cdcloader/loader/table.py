@@ -15,7 +15,7 @@ from typing import Any
 from cdcloader.errors import CdcloaderError, Stopped, TableError, TransientError, Treatment, treatment
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import checkpoint_if_due
-from cdcloader.loader.account import edited_position, file_at, named_position, replayed, without_rows
+from cdcloader.loader.account import edited_position, replayed, without_rows
 from cdcloader.loader.attempts import Attempts
 from cdcloader.loader.context import Context
 from cdcloader.loader.emptying import empty_table
@@ -128,7 +128,7 @@ class TableLoader:
             self._look(record)
             self._report.phase(Phase.PAUSED)
             return Step(Outcome.PAUSED, "ActiveFlag is false")
-        if (edited := edited_position(record)) is not None and record.recorded_version is not None:
+        if (edited := edited_position(record, self.context.naming)) is not None and record.recorded_version is not None:
             self._rewind(record, edited, "an operator changed LastIncrementalFile")
             return Step(Outcome.DONE, "rewound")
         plan = self._look(record)
@@ -330,8 +330,9 @@ class TableLoader:
 
     def _skip_empty(self, record: Record, files: Sequence[RawFile]) -> Step:
         """Files without a byte cannot make a table, but they are done with."""
-        settings = self.context.settings
-        self._update(record, without_rows(record, files, settings.look_back_seconds, self.context.now()))
+        context = self.context
+        seconds = context.settings.look_back_seconds
+        self._update(record, without_rows(record, files, seconds, context.now(), context.naming))
         return Step(Outcome.DONE, "empty files")
 
     def _finish(self, record: Record, committed: Committed) -> Step:
@@ -375,14 +376,15 @@ class TableLoader:
 
     def _replay(self, record: Record, base: Snapshot | None, action: Replay) -> None:
         """Apply again from the late or replaced file on; what came before it stays known as applied."""
-        begun = replayed(record, action, next_generation(record, base))
+        begun = replayed(record, action, next_generation(record, base), self.context.naming)
         self._update(record, begun)
         self._report.rewound(begun, action.reason)
 
     def _rewind(self, record: Record, position: int, reason: str) -> None:
         generation = next_generation(record, self.context.log.snapshot())
-        place = named_position(position)
-        rewound = record.rewound(generation=generation, position=place, file=file_at(record.path, place))
+        naming = self.context.naming
+        place = naming.named_position(position)
+        rewound = record.rewound(generation=generation, position=place, file=naming.file_at(record.path, place))
         self._update(record, rewound)
         self._report.rewound(rewound, reason)
 

@@ -123,7 +123,7 @@ def _history(context: Context, snapshot: Snapshot, record: Record | None) -> His
     """What the log tells, else the state record, if that stands where the log does."""
     accounts, from_start = _accounts(context, snapshot.version)
     if accounts:
-        return history(accounts, from_start=from_start)
+        return history(accounts, from_start=from_start, naming=context.naming)
     logged = logged_progress(snapshot.transactions)
     if logged is None:
         raise TableError("the target was not written by cdcloader", where=context.log.where, hint="name its own source")
@@ -158,13 +158,14 @@ def _accounts(context: Context, last: int) -> tuple[list[tuple[int, Account]], b
 def _holdings(context: Context, told: History, record: Record | None) -> Holdings:
     return holdings(
         told,
-        list_source(context, 0).files,
+        list_source(context).files,
         record,
         keyed=bool(context.key),
         sequenced=bool(context.table.sequence_by),
         look_back_seconds=context.settings.look_back_seconds,
         overlap_seconds=context.settings.limits.overlap_seconds,
         where=context.log.where,
+        naming=context.naming,
     )
 
 

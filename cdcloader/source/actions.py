@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdcloader.source.layouts import PLAIN, Naming
 from cdcloader.source.names import RawFile
 
 
@@ -17,7 +18,8 @@ class Progress:
     `ledger` maps the names of applied CDC files from the position `ledger_from` on to their ETags; within one
     full load `ledger_from` never moves back, or files that the ledger forgot would look late.
     `full_load_date` is the earliest LastModified of the loaded set in whole seconds, None when nothing was
-    ever loaded; `full_load_newest` is its newest, exact; `full_load_files` is `FullLoad.files_in_window`.
+    ever loaded; `full_load_newest` is its newest, exact; `full_load_files` is `FullLoad.files_in_window`, and
+    `full_load_layout` is `layout_of` its files. `naming` is the source's.
     """
 
     generation: int
@@ -29,6 +31,8 @@ class Progress:
     full_load_newest: datetime | None
     full_load_files: int
     full_load_date_edited: bool
+    full_load_layout: str = ""
+    naming: Naming = PLAIN
 
     @property
     def applied_up_to(self) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cdcloader.source.actions import FullLoad, Limits, Progress, Wait, whole_second
-from cdcloader.source.names import Kind, RawFile, of_kind, position_of_time, time_of_position
+from cdcloader.source.actions import Blocked, FullLoad, Limits, Progress, Wait, whole_second
+from cdcloader.source.layouts import Naming
+from cdcloader.source.names import Kind, RawFile, of_kind
 
 _COPIED_AFTER = timedelta(hours=1)
+_ASIDE_HINT = "move the files of the older load out of the source's folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,65 @@ def due_set(files: Iterable[RawFile], progress: Progress) -> DueSet | None:
     if progress.full_load_date is None:
         return DueSet(tuple(loads), (), reload=False, reason="first full load")
     newer = [file for file in loads if _is_newer(file, progress)]
-    if newer and newer[0] is loads[0]:
-        return _split(loads, newer, _why_again(progress))
     whole = _whole_set(loads, progress)
+    if _begins_again(loads, newer, whole, progress):
+        return _split(loads, newer, _why_again(progress))
     if _has_joined(newer, whole, progress):
         return _split(loads, whole, "a LOAD file joined the set that was loaded")
+    return None
+
+
+def _begins_again(
+    loads: Sequence[RawFile], newer: Sequence[RawFile], whole: Sequence[RawFile], progress: Progress
+) -> bool:
+    """Whether the first file of a counter is newer than the last full load: DMS, or an operator, loads once more.
+
+    Segments are written side by side and have a counter each. A further segment that comes while all files of the set
+    are there as they were loaded has joined it; when one of theirs was written again, or is gone, it is another load.
+    """
+    lowest: dict[str, int] = {}
+    for file in loads:
+        lowest[file.group] = min(lowest.get(file.group, file.load_number), file.load_number)
+    if not any(file.load_number == lowest[file.group] for file in newer):
+        return False
+    if len(lowest) == 1 or progress.full_load_date_edited or progress.full_load_newest is None:
+        return True
+    if layout_of(newer) != progress.full_load_layout:
+        return True
+    places = {(file.group, file.load_number) for file in newer}
+    old = [file for file in whole if not _is_newer(file, progress)]
+    return len(old) < progress.full_load_files or any((file.group, file.load_number) in places for file in old)
+
+
+def layout_of(loads: Iterable[RawFile]) -> str:
+    """How LOAD files share out the table: "" (one counter), "segments" or "folders"; "mixed" where they disagree."""
+    found = {"folders" if "/" in file.group else "segments" if file.group else "" for file in loads}
+    return found.pop() if len(found) == 1 else "mixed" if found else ""
+
+
+def unclear(due: DueSet, progress: Progress) -> Blocked | None:
+    """Why a set may hold rows twice: it is not certain that all of its files are of one load."""
+    found = layout_of(due.files) if progress.naming.layout is None else ""
+    if found == "mixed":
+        other = next(file for file in due.files if layout_of([file]) != layout_of(due.files[:1]))
+        reason = (
+            f"LOAD files of two loads lie beside each other, such as {due.files[0].name} and {other.name}: the table's "
+            "own folder, its segments and its folders each hold the whole table"
+        )
+        return Blocked(reason, other, _ASIDE_HINT)
+    if found == "folders" and progress.full_load_layout != found and due.reload and not progress.full_load_date_edited:
+        reason = (
+            f"LOAD files came into a folder, such as {due.files[0].name}, and the table was loaded from files in its "
+            "own folder: they are a parallel load, or files that were moved aside"
+        )
+        hint = f"{_ASIDE_HINT}; if they are a new load, set LastFullLoadDate to 1900-01-01 00:00:00"
+        return Blocked(reason, due.files[0], hint)
+    seen: dict[tuple[str, int], RawFile] = {}
+    for file in due.files:
+        first = seen.setdefault((file.group, file.load_number), file)
+        if first is not file:
+            reason = f"{first.name} and {file.name} have one number: they are of two loads"
+            return Blocked(reason, file, _ASIDE_HINT)
     return None
 
 
@@ -87,10 +143,12 @@ def _has_joined(newer: Sequence[RawFile], whole: Sequence[RawFile], progress: Pr
     return bool(newer) or known > progress.full_load_files
 
 
-def full_load_of(due: DueSet, files: Iterable[RawFile], floor: int, limits: Limits, now: datetime) -> FullLoad | Wait:
+def full_load_of(
+    due: DueSet, files: Iterable[RawFile], floor: int, limits: Limits, now: datetime, naming: Naming
+) -> FullLoad | Wait:
     """The load of a due set, or the wait for the rest of it."""
     until = due.newest + timedelta(seconds=limits.quiet_seconds)
-    proof = _proof_of_completeness(due.newest, files)
+    proof = _proof_of_completeness(due, files, naming)
     if not proof and now < until:
         waiting = (
             f"{due.reason}; {len(due.files)} LOAD file{'s' if len(due.files) > 1 else ''} so far, and DMS may write "
@@ -104,28 +162,32 @@ def full_load_of(due: DueSet, files: Iterable[RawFile], floor: int, limits: Limi
     return FullLoad(due.files, due.leftovers, floor, due.first_modified, due.newest, due.reload, reason)
 
 
-def _proof_of_completeness(newest: datetime, files: Iterable[RawFile]) -> str:
-    after = position_of_time(newest)
+def _proof_of_completeness(due: DueSet, files: Iterable[RawFile], naming: Naming) -> str:
+    newest = due.newest
+    after = naming.position_of_time(newest)
     for file in sorted(files, key=lambda file: file.key):
-        if file.kind is Kind.MARKER and file.last_modified >= newest:
+        # A marker speaks for what lies in its folder.
+        covers = file.kind is Kind.MARKER and all(load.name.startswith(file.folder) for load in due.files)
+        if covers and file.last_modified >= newest:
             return f"{file.name} is there"
-        if file.kind is Kind.CDC and file.position > after:
+        # A file of PreserveTransactions may hold other tables' changes alone.
+        if file.kind is Kind.CDC and file.position > after and not file.transactions:
             return f"CDC file {file.name} was written after it"
     return ""
 
 
-def floor_of(due: DueSet, cdc: Iterable[RawFile], limits: Limits) -> int:
-    """Where the CDC files that a full load does not contain begin; 0 when that cannot be told from LastModified."""
-    if not due.reload or _were_copied(due, cdc):
+def floor_of(due: DueSet, cdc: Sequence[RawFile], limits: Limits, naming: Naming) -> int:
+    """Where the CDC files that a full load does not contain begin; 0 when LastModified or names cannot tell that."""
+    if not due.reload or any(file.numbered for file in cdc) or _were_copied(due, cdc, naming):
         return 0
-    return position_of_time(due.first_modified - timedelta(seconds=limits.overlap_seconds))
+    return naming.position_of_time(due.first_modified - timedelta(seconds=limits.overlap_seconds))
 
 
-def _were_copied(due: DueSet, cdc: Iterable[RawFile]) -> bool:
+def _were_copied(due: DueSet, cdc: Iterable[RawFile], naming: Naming) -> bool:
     """Whether LastModified is the time of a copy, by most of the files that are old enough to tell.
 
     One file that came very late, or was put there again, says nothing about the others.
     """
-    times = [(time_of_position(file.position), file.last_modified) for file in cdc]
+    times = [(naming.time_of_position(file.position), file.last_modified) for file in cdc]
     told = [abs(modified - named) > _COPIED_AFTER for named, modified in times if named < due.newest - _COPIED_AFTER]
     return bool(told) and 2 * sum(told) >= len(told)

@@ -20,8 +20,8 @@ from cdcloader.source.actions import (
     Progress,
     Replay,
 )
-from cdcloader.source.load_sets import due_set, floor_of, full_load_of
-from cdcloader.source.names import Kind, RawFile, of_kind, position_of_name
+from cdcloader.source.load_sets import due_set, floor_of, full_load_of, unclear
+from cdcloader.source.names import SECOND_PASS, Kind, RawFile, base_of, of_kind
 
 _RELOAD_HINT = "reload the table: set LastFullLoadDate to 1900-01-01 00:00:00"
 
@@ -34,9 +34,10 @@ def make_plan(files: Sequence[RawFile], progress: Progress, limits: Limits, *, k
     cdc = of_kind(files, Kind.CDC)
     due = due_set(files, progress)
     if due is not None:
-        floor = floor_of(due, cdc, limits)
+        floor = floor_of(due, cdc, limits, progress.naming)
         pending = [file for file in cdc if file.position > floor]
-        return _plan(full_load_of(due, files, floor, limits, now), pending, cdc)
+        load = unclear(due, progress) or full_load_of(due, files, floor, limits, now, progress.naming)
+        return _plan(load, pending, cdc)
     late, replaced, unapplied = _waiting(cdc, progress)
     action: Action = Nothing()
     if late or replaced:
@@ -50,6 +51,13 @@ def make_plan(files: Sequence[RawFile], progress: Progress, limits: Limits, *, k
 def without_skipped(files: Iterable[RawFile], skipped: Mapping[str, str]) -> list[RawFile]:
     """The files but those that an operator had us skip (name -> ETag): under another ETag a name is another file."""
     return [file for file in files if skipped.get(file.name) != file.etag]
+
+
+def spelled_so(file: RawFile, text: str) -> bool:
+    """Whether an operator means this file: its name without folders, its name below the source, or its path."""
+    wanted = text.strip().removesuffix(SECOND_PASS)
+    name = file.name.removesuffix(SECOND_PASS)
+    return wanted in (name, base_of(name)) or wanted.endswith(f"/{name}") or f"/{wanted}".endswith(f"/{file.key}")
 
 
 def pending_files(files: Sequence[RawFile], progress: Progress) -> list[RawFile]:
@@ -103,7 +111,8 @@ def _with_key(
     """A replay, if all that it must apply again is still there: older changes must not end on top of newer ones."""
     replay = _replay(late, replaced, progress)
     here = {file.name for file in cdc}
-    applied = [name for name in progress.ledger if (position_of_name(name) or 0) > replay.from_position]
+    place = progress.naming.position_of_name
+    applied = [name for name in progress.ledger if (place(name) or 0) > replay.from_position]
     gone = sorted(name for name in applied if name not in here)
     if not gone:
         return replay
@@ -115,7 +124,8 @@ def _with_key(
 
 def _replay(late: Sequence[RawFile], replaced: Sequence[RawFile], progress: Progress) -> Replay:
     start = min(file.position for file in (*late, *replaced)) - 1
-    known = {name: etag for name, etag in progress.ledger.items() if (position_of_name(name) or 0) <= start}
+    place = progress.naming.position_of_name
+    known = {name: etag for name, etag in progress.ledger.items() if (place(name) or 0) <= start}
     reason = f"{_causes(late, replaced)}: applying again from there"
     return Replay(start, progress.floor, known, progress.ledger_from, tuple(late), tuple(replaced), reason)
 
@@ -138,9 +148,12 @@ def _names(files: Sequence[RawFile]) -> str:
 
 
 def _bounded(ordered: Sequence[RawFile], limits: Limits) -> tuple[RawFile, ...]:
-    """The longest start of `ordered` within the limits that splits no position, and at least one position."""
+    """The longest start of `ordered` within the limits that splits no position, and at least one position.
+
+    Files of PreserveTransactions are read in another way than the others, so that no batch holds both.
+    """
     end, total = 0, 0
-    while end < len(ordered):
+    while end < len(ordered) and ordered[end].transactions is ordered[0].transactions:
         stop = end
         while stop < len(ordered) and ordered[stop].position == ordered[end].position:
             stop += 1

@@ -57,6 +57,8 @@ class Record:
     full_load_newest: datetime | None = None
     """LastModified, in microseconds, of the newest LOAD file of the loaded set."""
     full_load_files: int = 0
+    full_load_layout: str = ""
+    """How the LOAD files of the loaded set shared out the table: "", "segments" or "folders"."""
     recorded_version: int | None = None
     ledger: Mapping[str, str] = field(default_factory=dict)
     """Name -> ETag of the CDC files applied in the look-back."""
@@ -251,6 +253,7 @@ _ATTRIBUTES: dict[str, tuple[str, Codec]] = {
     "RecordedFullLoadDate": ("recorded_full_load_date", DATE),
     "FullLoadNewest": ("full_load_newest", TIME),
     "FullLoadFiles": ("full_load_files", COUNT),
+    "FullLoadLayout": ("full_load_layout", TEXT),
     "RecordedVersion": ("recorded_version", COUNT),
     "Ledger": ("ledger", LEDGER),
     "LedgerFrom": ("ledger_from", COUNT),

@@ -18,7 +18,7 @@ from cdcloader import logs
 from cdcloader.changes.schema import Field, delta_type
 from cdcloader.config import load_config
 from cdcloader.lake import datafiles
-from cdcloader.loader.account import Account, file_at
+from cdcloader.loader.account import Account
 from cdcloader.loader.publish import commit
 from cdcloader.wiring import assemble
 from tests.bench import truth
@@ -105,7 +105,7 @@ def _make_table(folder: Path, rows: int, files: int) -> None:
         generation=1,
         position=0,
         floor=0,
-        file=file_at(context.path, 0),
+        file=context.naming.file_at(context.path, 0),
         files={},
         full_load_date=_FIRST_FILE - timedelta(days=1),
         full_load_newest=_FIRST_FILE - timedelta(days=1),

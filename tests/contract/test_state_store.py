@@ -188,6 +188,7 @@ def full() -> Record:
         recorded_full_load_date=NOW.replace(microsecond=0),
         full_load_newest=NOW,
         full_load_files=12,
+        full_load_layout="folders",
         recorded_version=0,
         ledger={"20260301-101112131.csv.gz": '"etag-1"', "ünï": ""},
         ledger_from=202603011011121300,

@@ -12,14 +12,14 @@ import pytest
 
 from cdcloader.loader.admission import Admission
 from cdcloader.loader.sizes import Sizes, key_cache_bytes, shares_wanted, sizes_of
-from cdcloader.source.names import parse
+from cdcloader.source.layouts import PLAIN
 from cdcloader.turns import run_once
 
 MIB = 1 << 20
 
 
 def file(name, size):
-    return parse(f"s/t/{name}", size, "e", datetime(2026, 1, 1, tzinfo=UTC))
+    return PLAIN.parse("s/t/", name, size, "e", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def admitted(loader, admission):

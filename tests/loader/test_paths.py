@@ -18,7 +18,7 @@ from cdcloader.errors import TableError
 from cdcloader.lake.datafiles import new_key
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.sweep import sweep
-from cdcloader.source import names
+from cdcloader.source.layouts import PLAIN
 
 ODD = [
     "../../x", "..", ".", "a/b", "/etc/passwd", "%2e%2e/%2e%2e/x", "..\\..\\x", "a\\b", "s3://other/x", "~", "$HOME",
@@ -95,14 +95,16 @@ def test_a_target_with_an_odd_name_is_a_folder_of_the_lake(make_world, target):
 )  # fmt: skip
 def test_a_raw_name_is_what_dms_writes_or_nothing(name):
     """Names that only look like DMS's, with other digits, letters, folders or characters, are no files of a table."""
-    assert names.parse(f"s/t/{name}", 1, "e", NOON) is None
+    assert PLAIN.parse("s/t/", name, 1, "e", NOON) is None
 
 
 @given(st.text(max_size=40))
 def test_whatever_is_read_as_a_file_is_a_plain_name(text):
-    """A file that is taken has a name of letters, digits, dash, dot and underscore, directly in the table's folder."""
-    file = names.parse(f"s/t/{text}", 1, "e", NOON)
-    assert file is None or (file.key == f"s/t/{file.name}" and re.fullmatch(r"[A-Za-z0-9._-]+", file.name))
+    """A file that is taken has a name of letters, digits, dash, dot, underscore, in no folder that leads elsewhere."""
+    file = PLAIN.parse("s/t/", text, 1, "e", NOON)
+    assert file is None or file.key == f"s/t/{file.name}"
+    assert file is None or re.fullmatch(r"[A-Za-z0-9._-]+", file.name.removeprefix(file.folder))
+    assert file is None or not {"", ".", ".."} & set(file.folder[:-1].split("/")[: file.folder.count("/")])
 
 
 def test_odd_objects_in_raw_are_left_where_they_are(world):

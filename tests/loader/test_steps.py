@@ -520,14 +520,12 @@ def test_a_late_bad_file_of_a_table_without_key_is_not_gone_around(make_world):
 @pytest.mark.parametrize(
     "names",
     [
-        ["SEGMENT1_LOAD00000001.csv", "SEGMENT2_LOAD00000001.csv"],
-        ["east/LOAD00000001.csv"],
-        ["2026/03/01/20260301-120000000.parquet"],
-        ["LOAD00000001.json"],
+        ["old/east/LOAD00000001.csv", "old/east/LOAD00000002.csv"],
+        ["2026/13/20260301-120000000.parquet"],
     ],
 )
 @pytest.mark.parametrize("beside", [True, False])
-def test_files_in_a_layout_that_is_not_read_stop_the_table(world, names, beside):
+def test_files_that_may_mean_several_things_stop_the_table(world, names, beside):
     """Beside files that are read, or alone: nothing is loaded without them, and the first one is named."""
     if beside:
         world.load([row(1)])
@@ -536,12 +534,12 @@ def test_files_in_a_layout_that_is_not_read_stop_the_table(world, names, beside)
         (world.raw / name).parent.mkdir(parents=True, exist_ok=True)
         (world.raw / name).write_bytes(b"{}")
     loader = world.loader()
-    with pytest.raises(TableError, match="layout that is not read yet") as caught:
+    with pytest.raises(TableError, match="in a folder that is no date") as caught:
         world.run(loader)
     assert caught.value.where.endswith(f"/s/t/{names[0]}")
     assert ("the first of 2 files" in caught.value.what) == (len(names) == 2)
     assert world.batches == []
-    assert "not read yet" in loader.status(look=True)["error"]
+    assert "in a folder that is no date" in loader.status(look=True)["error"]
     shutil.rmtree(world.raw)
     world.load([row(1)])
     world.later(400)

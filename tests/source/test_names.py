@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdcloader.source.layouts import PLAIN, naming_of
 from cdcloader.source.names import (
     Kind,
     is_table_folder,
-    name_before,
-    parse,
     position_of_name,
     position_of_time,
     source_key,
     time_of_position,
-    unread_layout,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -25,7 +23,7 @@ TIMES = st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31), timezones=st.
 
 
 def parsed(name, folder="sales/orders"):
-    return parse(f"{folder}/{name}", 7, "etag", NOW)
+    return PLAIN.parse(f"{folder}/", name, 7, "etag", NOW)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,10 @@ def test_marker():
         "LOAD0000001.csv",
         "LOAD0000000G.csv",
         "LOAD00000001.csv.crc",
-        "SEGMENT1_LOAD00000001.csv",
+        "SEGMENT_LOAD00000001.csv",
+        "LOAD00000001.parquet.gz",
+        "data-00001.parquet",
+        "cdc-00001.parquet",
         "CDC_TXN-20201117153046033.csv",
         "FULL_LOAD_COMPLETE.csv",
         "full_load_complete",
@@ -102,24 +103,38 @@ def test_other_names_are_not_dms_files(name):
     assert parsed(name) is None
 
 
-@pytest.mark.parametrize("folder", ["", "sales", "sales/orders/old", "sales/orders/2019/01/18"])
-def test_only_the_table_folder_holds_data_files(folder):
-    """Files beside or below a table's folder are not its data."""
-    assert parse(f"{folder}/LOAD00000001.csv".lstrip("/"), 1, "e", NOW) is None
-
-
+READ = [
+    ("SEGMENT1_LOAD00000001.csv", Kind.LOAD, "SEGMENT1_"),
+    ("SEGMENT12_LOAD0000000A.csv.gz", Kind.LOAD, "SEGMENT12_"),
+    ("LOAD_1_00000001.csv", Kind.LOAD, "LOAD_1_"),
+    ("east/SEGMENT1_LOAD00000001.parquet", Kind.LOAD, "east/SEGMENT1_"),
+    ("east/LOAD00000001.csv", Kind.LOAD, "east/"),
+    ("20240131/LOAD00000001.csv", Kind.LOAD, "20240131/"),
+    ("20240131/data-00001.parquet", Kind.LOAD, ""),
+    ("20240131/cdc-00001.parquet", Kind.CDC, ""),
+    ("20240131/FULL_LOAD_COMPLETE", Kind.MARKER, ""),
+    ("2024/01/31/20240131-101112123.parquet", Kind.CDC, ""),
+    ("2024/01/31/10/20240131-101112123.parquet", Kind.CDC, ""),
+    ("2024-01-31/20240131-101112123.csv", Kind.CDC, ""),
+    ("2024_01_31_10/20240131-101112123.csv.gz", Kind.CDC, ""),
+    ("202401/20240131-101112123.csv", Kind.CDC, ""),
+    ("01202431/20240131-101112123.csv", Kind.CDC, ""),
+    ("31-01-2024/20240131-101112123.csv", Kind.CDC, ""),
+    ("20240131/20240131-101112123.json", Kind.CDC, ""),
+    ("year=2024/month=01/day=31/20240131-101112123.csv", Kind.CDC, ""),
+    ("year=2024/month=1/day=31/hour=7/20240131-101112123.csv", Kind.CDC, ""),
+    ("LOAD00000001.json", Kind.LOAD, ""),
+    ("20240131-101112123.JSON", Kind.CDC, ""),
+    ("20240131-101112123.jsonl.gz", Kind.CDC, ""),
+    ("20240131-101112123.ndjson", Kind.CDC, ""),
+]
 UNREAD = [
-    "SEGMENT1_LOAD00000001.csv",
-    "SEGMENT12_LOAD0000000A.csv.gz",
-    "east/SEGMENT1_LOAD00000001.parquet",
-    "east/LOAD00000001.csv",
-    "2024/01/31/20240131-101112123.parquet",
-    "2024-01-31/20240131-101112123.csv",
-    "2024_01_31_10/20240131-101112123.csv.gz",
-    "20240131/20240131-101112123.json",
-    "LOAD00000001.json",
-    "20240131-101112123.JSON",
-    "20240131-101112123.json.gz",
+    "2024/13/20240131-101112123.parquet",
+    "2024/01/31/10/11/20240131-101112123.parquet",
+    "1999_1/20240131-101112123.csv",
+    "year=2024/quarter=1/20240131-101112123.csv",
+    "old/east/LOAD00000001.csv",
+    "year=2024/month=01/day=31/LOAD00000001.csv",
 ]
 STRANGE = [
     "notes.txt",
@@ -129,29 +144,60 @@ STRANGE = [
     "archive/20240131-101112123.csv",
     "2024/old/20240131-101112123.csv",
     "2024/01/31/part-0000.parquet",
+    "2024/data-00001.csv",
+    "v202011191200/LOAD00000001.csv",
+    "v202011191200/2024/01/31/20240131-101112123.csv",
+    ".tmp/LOAD00000001.csv",
+    "../LOAD00000001.csv",
     "manifest.json",
 ]
 
 
+@pytest.mark.parametrize(("name", "kind", "group"), READ)
+def test_layouts(name, kind, group):
+    """Segments, partitions, folders of dates, the articles' files and JSON are read; a counter belongs to its group."""
+    file = parsed(name)
+    assert (file.kind, file.group, file.name, file.key) == (kind, group, name, f"sales/orders/{name}")
+    assert not PLAIN.is_unread(name)
+    if kind is Kind.CDC:
+        assert file.position == position_of_name(f"bucket/raw/sales/orders/{name}")
+    if ".json" in name.lower() or "ndjson" in name:
+        assert file.format == "json"
+
+
 @pytest.mark.parametrize("name", UNREAD)
-def test_layouts_that_are_not_read_are_known(name):
-    """Segments, date partitions and JSON are no files of ours, but must not be taken for strange ones either."""
-    assert unread_layout(f"sales/orders/{name}")
+def test_files_that_may_mean_several_things_are_known(name):
+    """They look like DMS's own, so they must not be taken for strange ones; where they stand says too little."""
+    assert PLAIN.is_unread(name)
     assert parsed(name) is None
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_other_files_are_no_layout_of_dms(name):
-    """Whatever else lies there, and CDC files that were moved aside."""
-    assert not unread_layout(f"sales/orders/{name}")
-    assert not unread_layout(name)
+    """Whatever else lies there, versions that the config does not name, and CDC files that were moved aside."""
+    assert not PLAIN.is_unread(name)
+    assert parsed(name) is None
 
 
-@pytest.mark.parametrize("name", ["LOAD00000001.csv", "20240131-101112123.csv.gz", "FULL_LOAD_COMPLETE"])
-def test_files_that_are_read_are_no_unread_layout(name):
-    """What `parse` knows is read."""
-    assert parsed(name) is not None
-    assert not unread_layout(f"sales/orders/{name}")
+def test_numbered_files_go_by_day_and_number():
+    """The articles' files have a position of day and number, which is no time."""
+    names = ["20240131/cdc-00002.parquet", "20240131/cdc-00010.parquet", "20240201/cdc-00001.parquet"]
+    files = [parsed(name) for name in names]
+    assert [file.name for file in sorted(files, key=lambda file: file.position)] == names
+    assert all(file.numbered for file in files)
+    assert files[0].position == 202401310000000002
+    assert PLAIN.written_at(files[0]) == NOW
+
+
+def test_files_of_preserve_transactions():
+    """CDC_TXN files are CDC files of the shared folder, in their own order, and nothing else there is one."""
+    naming = naming_of("UTC", None, "changes")
+    file = naming.parse_transactions("CDC_TXN-20201117153046033.csv.gz", 1, "e", NOW)
+    assert (file.kind, file.position, file.gzip, file.transactions) == (Kind.CDC, 202011171530460330, True, True)
+    assert (file.key, file.name) == ("changes/CDC_TXN-20201117153046033.csv.gz", "CDC_TXN-20201117153046033.csv.gz")
+    assert position_of_name(f"b/s/t/{file.name}") == file.position
+    for name in ("CDC_TXN-20201117153046033.parquet", "20201117-153046033.csv", "x/CDC_TXN-20201117153046033.csv"):
+        assert naming.parse_transactions(name, 1, "e", NOW) is None
 
 
 def test_sort_key():
@@ -218,18 +264,18 @@ def test_positions_keep_the_order_of_times(one, other):
 
 @given(st.integers(0, 10**18), TIMES, st.integers(3, 7))
 def test_name_before_loses_no_file(start, time, digits):
-    """A listing that starts after name_before(p) holds every file at p or later, LOAD files and markers."""
+    """A listing that starts after PLAIN.name_before(p) holds every file at p or later, LOAD files and markers."""
     name = f"{time:%Y%m%d-%H%M%S}{f'{time.microsecond:06d}0'[:digits]}.csv"
     if position_of_name(name) >= start:
-        assert name > name_before(start)
-    assert name_before(start) < "FULL_LOAD_COMPLETE"
-    assert name_before(start) < "LOAD00000001.csv"
+        assert name > PLAIN.name_before(start)
+    assert PLAIN.name_before(start) < "FULL_LOAD_COMPLETE"
+    assert PLAIN.name_before(start) < "LOAD00000001.csv"
 
 
 def test_name_before_skips_older_files():
     """A listing from a position leaves out the files of the millisecond before."""
-    assert name_before(201901181845181840) > "20190118-184518183.csv"
-    assert name_before(0) == ""
+    assert PLAIN.name_before(201901181845181840) > "20190118-184518183.csv"
+    assert PLAIN.name_before(0) == ""
 
 
 def test_folders_of_dms_itself_are_not_tables():

@@ -72,6 +72,7 @@ records = st.builds(
     recorded_full_load_date=dates,
     full_load_newest=st.none() | times,
     full_load_files=counts,
+    full_load_layout=st.sampled_from(["", "segments", "folders"]),
     recorded_version=st.none() | counts,
     ledger=st.dictionaries(texts, texts, max_size=4),
     ledger_from=counts,
