@@ -47,7 +47,7 @@ class Cell:
 class Setting:
     """One thing that may differ from a base: DMS's settings, the config's keys, parts of the cell.
 
-    Of one `group` a cell has one at most, because they exclude each other.
+    Of one `group` a cell has one at most, because they exclude each other. `rare` ones are not in the default run.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Setting:
     dms: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
+    rare: bool = False
 
 
 _COLUMNS = {"columns": {name: delta_type(kind) for name, kind in COLUMNS}}
@@ -94,7 +95,35 @@ def _csv(**keys: Any) -> dict[str, Any]:
     return {"csv": keys}
 
 
+def _dates(sequence: str, delimiter: str, *, rare: bool) -> Setting:
+    dms = {"date_partition": sequence, "date_partition_delimiter": delimiter}
+    return Setting(f"DatePartitionSequence {sequence} {delimiter}", "date", dms=dms, rare=rare)
+
+
+def _zone(zone: str, sequence: str, start: datetime) -> Setting:
+    dms = {"date_partition": sequence, "date_partition_timezone": zone}
+    parts = {"start": start, "step": timedelta(minutes=40)}
+    return Setting(f"DatePartitionTimezone {zone} {sequence}", "date", ALL, dms, {"timezone": zone}, parts)
+
+
+_SEQUENCES = ("YYYYMMDD", "YYYYMMDDHH", "YYYYMM", "MMYYYYDD", "DDMMYYYY")
+_DELIMITERS = ("SLASH", "DASH", "UNDERSCORE", "NONE")
+
 SETTINGS = [
+    *(
+        _dates(sequence, delimiter, rare=delimiter != _DELIMITERS[place % len(_DELIMITERS)])
+        for place, sequence in enumerate(_SEQUENCES)
+        for delimiter in _DELIMITERS
+    ),
+    _dates("HIVE", "SLASH", rare=False),
+    # The clocks are turned back while changes come, and forward.
+    _zone("Europe/Berlin", "YYYYMMDDHH", datetime(2025, 10, 25, 21, tzinfo=UTC)),
+    _zone("America/New_York", "DDMMYYYY", datetime(2025, 11, 2, 2, tzinfo=UTC)),
+    _zone("Australia/Lord_Howe", "YYYYMMDD", datetime(2026, 4, 4, 12, tzinfo=UTC)),
+    _zone("Europe/Berlin", "YYYYMMDD", datetime(2026, 3, 28, 22, tzinfo=UTC)),
+    Setting("the layout of articles", "date", parts={"layout": "articles"}),
+    Setting("parallel load by ranges", "load", parts={"parallel": "ranges", "load_files": 3}),
+    Setting("parallel load by partitions", "load", parts={"parallel": "folders", "load_files": 3}),
     Setting("CompressionType GZIP", "gzip", dms={"gzip": True}),
     Setting("TimestampColumnName", "time", **_time("loaded_at")),
     Setting("TimestampColumnName by its usual name", "time", dms={"timestamp_column": "DMS_TIMESTAMP"}),
@@ -108,7 +137,7 @@ SETTINGS = [
         "sales/awsdms_apply_exceptions/LOAD00000001.csv": b"1\n",
         "s3_validation_failures/x/LOAD00000001.csv": b"1\n",
     }}),
-    Setting("empty files", "beside", parts={"beside": {
+    Setting("empty files", "date", parts={"beside": {
         f"sales/orders/20260227-12000000{place}.{{extension}}": b"" for place in range(3)
     }}),
     Setting("CsvDelimiter ;", "delimiter", TEXT, {"delimiter": ";"}, _csv(delimiter=";")),
@@ -135,6 +164,7 @@ SETTINGS = [
 CELLS = [*BASES.values(), *(on_base(base, setting) for setting in SETTINGS for base in setting.bases)]
 # Each setting once, on one base after the other.
 SPREAD = [
-    *BASES.values(), *(on_base(each.bases[place % len(each.bases)], each) for place, each in enumerate(SETTINGS)),
-]  # fmt: skip
+    *BASES.values(),
+    *(on_base(each.bases[place % len(each.bases)], each) for place, each in enumerate(SETTINGS) if not each.rare),
+]
 REST = [cell for cell in CELLS if cell.name not in {each.name for each in SPREAD}]
