@@ -28,10 +28,10 @@ from cdcloader.loader.table import Outcome
 from cdcloader.wiring import assemble
 from tests.matrix.cells import Cell
 from tests.matrix.history import COLUMNS, KEY, History, Row
-from tests.readers import by_duckdb, by_polars
+from tests.readers import by_duckdb
 
-ROUNDS = 3
-TICKS, CHANGES, ROWS = 3, 25, 30
+ROUNDS = 2
+TICKS, CHANGES, ROWS = 3, 20, 20
 
 
 class Play:
@@ -75,7 +75,6 @@ class Play:
             schema = _schema(columns)
             faults["DuckDB"] = compare(rows, by_duckdb(path, schema), KEY, columns)
             assert all(fault.equal for fault in faults.values()), f"{self.cell} {source}: {faults}"
-            assert by_polars(path, schema).height == len(history.rows)
             read = sum(account.rows_in for account in self.accounts[source])
             assert read == sum(sum(account.rows.values()) for account in self.accounts[source])
             assert read == history.written + history.changed_keys
@@ -126,7 +125,8 @@ class Play:
         config = {
             "raw": str(self.raw),
             "lake": str(self.lake),
-            "state": {"kind": "sqlite", "path": str(self.folder / "state.db")},
+            # Each process reads from the Delta log where it stands.
+            "state": {"kind": "memory"},
             "http": None,
             "full_load": {"quiet_seconds": 0},
             "tables": tables,
