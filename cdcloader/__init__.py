@@ -17,7 +17,7 @@ no I/O, read no clock and log nothing.
       partitions.py       pure   folders that are dates, and where in a listing new files stand
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
                                  load_sets.py knows which LOAD files belong together
-      rows.py             pure   files -> typed change rows; csv_rows.py, parquet_rows.py and theirs do it
+      rows.py             pure   files -> typed change rows; csv_rows.py, json_rows.py, parquet_rows.py and theirs do it
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
                                  checkpoints.py reads whole versions

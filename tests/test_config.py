@@ -294,11 +294,14 @@ def test_column_types_are_normalised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("csv", "place", "message"),
     [
-        ({"delimiter": "||"}, "delimiter", "one ASCII character"),
-        ({"delimiter": "\u00a7"}, "delimiter", "one ASCII character"),
-        ({"delimiter": ""}, "delimiter", "one ASCII character"),
+        ({"delimiter": "|\n|"}, "delimiter", "no line end"),
+        ({"delimiter": ""}, "delimiter", "is empty"),
+        ({"encoding": "latin-1"}, "encoding", "'latin-1' is not read; cdcloader reads utf-8"),
+        ({"delimiter": "||", "row_delimiter": "||||"}, "row_delimiter", "cannot be told apart"),
+        ({"delimiter": "||", "quote": "|"}, "quote", "cannot be told apart"),
+        ({"row_delimiter": "'\n", "quote": "'"}, "quote", "cannot be told apart"),
         ({"quote": "\n"}, "quote", "one ASCII character"),
-        ({"delimiter": "'", "quote": "'"}, "quote", "the delimiter too"),
+        ({"delimiter": "'", "quote": "'"}, "quote", "cannot be told apart"),
         ({"header": "maybe"}, "header", "none of auto, true, false"),
         ({"null_values": [None]}, "null_values[0]", "put it in quotes"),
         ({"no_supplemental_value": "?"}, "no_supplemental_value", "partial rows are not supported yet"),
@@ -315,6 +318,9 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
     csv = {"quote": None, "delimiter": "\t", "header": "${HEADER}", "null_values": "NULL"}
     read = load(tmp_path, {"HEADER": "true"}, tables=[{"source": "a/b", "primary_key": None, "csv": csv}])
     assert read.tables[0].csv == Csv(header=True, delimiter="\t", quote=None, null_values=("NULL",))
+    csv = {"delimiter": "~\u00a7~", "row_delimiter": "\r\n", "encoding": "UTF8"}
+    read = load(tmp_path, tables=[{"source": "a/b", "primary_key": None, "csv": csv}])
+    assert read.tables[0].csv == Csv(delimiter="~\u00a7~", row_delimiter="\r\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(

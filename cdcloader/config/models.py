@@ -181,7 +181,9 @@ class Csv(Model):
     """How the CSV files of a table are written."""
 
     header: Literal["auto", True, False] = "auto"
-    delimiter: str = ","
+    encoding: Literal["utf-8"] = "utf-8"
+    delimiter: Name = ","
+    row_delimiter: Name = "auto"
     quote: str | None = '"'
     null_values: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("",)
     no_supplemental_value: str | None = None
@@ -192,13 +194,35 @@ class Csv(Model):
         # A substituted variable is always text.
         return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
-    @checks("delimiter", "quote")
+    @checks("encoding", mode="before")
     @classmethod
-    def _one_character(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _utf8(cls, value: object) -> object:
+        if str(value).lower().replace("_", "-") in ("utf-8", "utf8"):
+            return "utf-8"
+        raise ValueError(f"{shown(value)} is not read; cdcloader reads utf-8, which DMS writes: convert the files")
+
+    @checks("quote")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
         if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n\0"):
-            raise ValueError(f'{shown(value)} should be one ASCII character (a tab is "\\t" in double quotes)')
-        if info.field_name == "quote" and value is not None and value == info.data.get("delimiter"):
-            raise ValueError(f"{shown(value)} is the delimiter too")
+            raise ValueError(f"{shown(value)} should be one ASCII character, or null")
+        return value
+
+    @checks("delimiter")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if any(character in value for character in "\r\n\0"):
+            raise ValueError(f'{shown(value)} should hold no line end (a tab is "\\t" in double quotes)')
+        return value
+
+    @checks("quote", "row_delimiter")
+    @classmethod
+    def _told_apart(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Each text begins with what no other holds, so that one way alone leads through a record."""
+        others = {name: info.data.get(name) for name in ("delimiter", "row_delimiter") if name != info.field_name}
+        for name, other in others.items():
+            if value is not None and other not in (None, "auto") and (value in other or other in value):
+                raise ValueError(f"{shown(value)} and the {name} {shown(other)} cannot be told apart")
         return value
 
     @checks("no_supplemental_value", mode="before")
@@ -218,6 +242,8 @@ class TableDefaults(Model):
     csv: Csv = Csv()
     timestamps: Literal["utc", "naive"] = "utc"
     timestamp_column: Name | None = None
+    op_column: Name | None = None
+    changes_without_op: Literal["refuse", "insert"] = "refuse"
     keep_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"

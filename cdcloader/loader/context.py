@@ -164,11 +164,15 @@ class Context:
                 delimiter=csv.delimiter,
                 quote=csv.quote,
                 null_values=tuple(csv.null_values),
+                row_delimiter=None if csv.row_delimiter == "auto" else csv.row_delimiter,
             ),
             timestamps=self.table.timestamps,
             timestamp_column=self.table.timestamp_column,
             sequence_by=self.table.sequence_by,
             keep_columns=self.table.keep_columns,
+            op_column=self.table.op_column,
+            changes_without_op=self.table.changes_without_op,
+            listed=tuple(self.table.columns),
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:
@@ -210,7 +214,15 @@ def overlay(schema: Schema, table: Table) -> Schema:
     """The table's columns with the types that the config gives, and the config's further columns behind them."""
     names = {column.name for column in schema}
     fixed = [Field(c.name, table.columns.get(c.name, c.type), c.nullable, c.metadata) for c in schema]
-    return (*fixed, *(Field(name, kind) for name, kind in table.columns.items() if name not in names))
+    # A column of operations may be listed for its place in files without a header; the table does not get it.
+    listed = {
+        name: kind for name, kind in table.columns.items() if name not in names and not _is_dropped_op(name, table)
+    }
+    return (*fixed, *(Field(name, kind) for name, kind in listed.items()))
+
+
+def _is_dropped_op(name: str, table: Table) -> bool:
+    return name.lower() == (table.op_column or "").lower() and name not in table.keep_columns
 
 
 def check_columns(table: Table, schema: Schema, where: str) -> None:

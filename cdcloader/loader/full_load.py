@@ -17,7 +17,7 @@ from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
 from cdcloader.source.load_sets import layout_of
-from cdcloader.source.rows import Chunk, describe, read
+from cdcloader.source.rows import TEXT_FORMATS, Chunk, describe, read
 
 _COMMIT_TRIES_MAX = 5
 
@@ -67,16 +67,16 @@ def load(
 
 
 def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
-    """The set's columns, and those whose types were guessed. CSV keeps the types that the table has already."""
-    csv = any(file.format == "csv" for file in plan.files)
-    pinned = base.schema(context.log.where) if base and csv else ()
+    """The set's columns, and those whose types were guessed. CSV and JSON keep the types that the table has already."""
+    text = any(file.format in TEXT_FORMATS for file in plan.files)
+    pinned = base.schema(context.log.where) if base and text else ()
     known = overlay(pinned, context.table)
     schema = describe(context.inputs(plan.files), context.row_format(known))
     if not schema:
         schema = known
     check_columns(context.table, schema, context.raw.path_of(context.table.source))
     names = {column.name for column in known}
-    guessed = frozenset(column.name for column in schema if column.name not in names) if csv else frozenset()
+    guessed = frozenset(column.name for column in schema if column.name not in names) if text else frozenset()
     # A column that is guessed may hold NULL in every sample; the table's own order and nullability do not matter.
     return tuple(Field(c.name, c.type) for c in schema), guessed
 

@@ -20,7 +20,7 @@ _FETCH_PART, _PASS_PART, _BATCH_PART = 16, 12, 2
 _KEYS_PART, _KEYS_REST_PART = 8, 4
 _CHUNK_BYTES = (_MIB, 16 * _MIB)
 # What a stored byte becomes in a frame: text gains views and loses digits, compressed files gain most.
-_GROWTH = {"csv": 3, "parquet": 6}
+_GROWTH = {"csv": 3, "json": 3, "parquet": 6}
 _GZIP_GROWTH = 12
 
 

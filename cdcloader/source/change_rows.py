@@ -12,6 +12,10 @@ from cdcloader.source.row_format import REJECT_SCHEMA, Chunk, Columns, FileInput
 from cdcloader.source.text_values import parse_times
 
 _LETTERS = (INSERT, UPDATE, DELETE)
+# As Op has them, and as AR_H_OPERATION does.
+OPERATIONS = {
+    INSERT: INSERT, UPDATE: UPDATE, DELETE: DELETE, "INSERT": INSERT, "UPDATE": UPDATE, "DELETE": DELETE,
+}  # fmt: skip
 
 
 def is_clean(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> bool:
@@ -26,11 +30,22 @@ def is_clean(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFor
     return not op.null_count() and bool(op.is_in(_LETTERS).all())
 
 
-def normal_op(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
-    """The frame with the letters of its Op column trimmed and in capitals."""
+def normal_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.DataFrame:
+    """The frame with its Op column as letters: trimmed, in capitals, and words shortened.
+
+    A column that a DMS rule adds as Op (`op_column`) may be empty in a full load, which only inserts.
+    """
     if columns.op is None:
         return frame
-    return frame.with_columns(pl.col(columns.op).str.strip_chars().str.to_uppercase())
+    op = pl.col(columns.op).str.strip_chars().str.to_uppercase().replace(OPERATIONS)
+    if file.kind == "load" and fmt.op_column is not None:
+        op = op.replace("", None).fill_null(INSERT)
+    return frame.with_columns(op)
+
+
+def short_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.DataFrame:
+    """The frame with an `op_column` normalised: its words would else be taken for faults, and looked at twice."""
+    return frame if fmt.op_column is None else normal_op(frame, columns, file, fmt)
 
 
 def faults(columns: Columns, file: FileInput, fmt: RowFormat) -> pl.Expr:
@@ -58,7 +73,8 @@ def change_rows(
     op = _constant(INSERT, pl.String(), height)
     if columns.op is not None and file.kind == "cdc":
         op = frame.get_column(columns.op)
-    kept_op = {name for name in fmt.keep_columns if name.lower() == "op"} if columns.op is None else set()
+    op_names = {"op", (fmt.op_column or "op").lower()}
+    kept_op = {name for name in fmt.keep_columns if name.lower() in op_names} if columns.op is None else set()
     made: dict[str, pl.Series] = {}
     for field in schema:
         if field.name in columns.source:
@@ -122,7 +138,7 @@ def checked_chunk(
 
     `reasons` says why rows are rejected already, `raw` renders the rows of a mask as text.
     """
-    frame = normal_op(frame, columns)
+    frame = normal_op(frame, columns, file, fmt)
     reasons = frame.select(pl.coalesce(pl.lit(reasons), faults(columns, file, fmt))).to_series()
     bad = reasons.is_not_null()
     rows = change_rows(frame.filter(~bad), columns, file, fmt, schema, numbers.filter(~bad))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdcloader.errors import TableError
-from cdcloader.source.csv_records import BYTE_ORDER_MARK, first_record, head_records
+from cdcloader.source.change_rows import OPERATIONS
+from cdcloader.source.csv_records import BYTE_ORDER_MARK, blank_start, first_record, head_records
 from cdcloader.source.row_format import (
     TIMESTAMP_NAMES,
     TIMESTAMP_TEXT,
@@ -16,15 +17,17 @@ from cdcloader.source.row_format import (
     FileInput,
     RowFormat,
     columns_of,
-    configured_time_place,
+    is_op,
+    place_of,
     resolve,
     usual_time_places,
 )
 
 _IDENTIFIER = re.compile(r"[^\W\d][\w$# ]*")
-_LETTERS = ("I", "U", "D")
 _HEADER_ROWS = 16
 _HEAD_ROWS = 200
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+ENCODING_HINT = "cdcloader reads UTF-8, which DMS writes: convert the file, and put it there again"
 WIDTH_HINT = "set the table's `columns` to those that the file has, or correct csv.header or csv.delimiter"
 
 
@@ -41,8 +44,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
 
     `names` are the table's columns as far as they are known: the file's may differ in case.
     """
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TableError("the file is UTF-16", where=file.name, hint="cdcloader reads UTF-8, which DMS writes")
+    refuse_wide_encoding(head, file)
     mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     text = head[mark:]
     records = head_records(text, fmt.csv, _HEADER_ROWS, whole=whole)
@@ -50,7 +52,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     broken_start = next((record == [] for record in records if record != [""]), False)
     if broken_start and (fmt.csv.header or not written):
         raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
-    if not written and not text.strip(b"\r\n"):
+    if not written and blank_start(text, fmt.csv) == len(text):
         # Empty lines are NULLs in a table with one column, and nothing in any other.
         is_data = bool(records) and fmt.csv.header is not True and len(_known_names(fmt)[2]) == 1
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
@@ -60,28 +62,32 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     if header is None:
         header = not broken_start and _is_header(written[0], fmt)
     if header:
-        blank = len(text) - len(text.lstrip(b"\r\n"))
+        blank = blank_start(text, fmt.csv)
         end = blank + (first_record(text[blank:], fmt.csv) or len(text))
         return Layout(_named(written, file, fmt, names), mark + end)
     more = head_records(text, fmt.csv, _HEAD_ROWS, whole=whole)
     return Layout(_unnamed([record for record in more if record not in ([], [""])] or written, file, fmt), mark)
 
 
+def refuse_wide_encoding(head: bytes, file: FileInput) -> None:
+    """TableError for a text of two or four bytes to a character, by its byte order mark or its zero bytes."""
+    if head.startswith(_WIDE_MARKS) or head.count(0) > len(head) // 4:
+        raise TableError("the file is UTF-16 (or UTF-32)", where=file.name, hint=ENCODING_HINT)
+
+
 def _is_header(fields: Sequence[str], fmt: RowFormat) -> bool:
     """Whether the first record names the columns and is not a row."""
-    if len({field.lower() for field in fields}) < len(fields) and not _is_op(fields[0]):
+    if len({field.lower() for field in fields}) < len(fields) and not is_op(fields[0]):
         return False
     names = {field.lower() for field in fields}
+    if fmt.op_column is not None and fmt.op_column.lower() in names:
+        return True
     if fmt.primary_key and {name.lower() for name in fmt.primary_key} <= names:
         return True
     known = {field.name.lower() for field in fmt.known}
     if known:
-        return 2 * len(known & names) > len(names) or _is_op(fields[0])
-    return all(_IDENTIFIER.fullmatch(field) and field not in _LETTERS for field in fields)
-
-
-def _is_op(name: str) -> bool:
-    return name.strip().lower() == "op"
+        return 2 * len(known & names) > len(names) or is_op(fields[0])
+    return all(_IDENTIFIER.fullmatch(field) and field not in OPERATIONS for field in fields)
 
 
 def _named(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat, table_names: Sequence[str]) -> Columns:
@@ -89,9 +95,9 @@ def _named(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat, ta
     if any(not name for name in header):
         raise TableError("a column without a name in the header", where=file.name, hint=WIDTH_HINT)
     names = resolve(header, table_names)
-    op = 0 if _is_op(header[0]) else None
+    op = 0 if is_op(header[0]) else None
     if fmt.timestamp_column is not None:
-        time = configured_time_place(names, fmt.timestamp_column)
+        time = place_of(names, fmt.timestamp_column)
     else:
         of_the_source = set(table_names) - set(fmt.keep_columns)
         candidates = [place for place in usual_time_places(names) if place != op and names[place] not in of_the_source]
@@ -118,38 +124,54 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
     width = Counter(len(record) for record in records).most_common(1)[0][0]
     rows = [record for record in records if len(record) == width]
     extra = width - len(body)
-    if extra == 0:
+    has_op = _is_op_place(rows, file, fmt)
+    if extra == 0 and not (has_op and _cannot_begin_with_op(body, file, fmt)):
         return columns_of(body, None, None, file, fmt)
-    has_op = _is_op_place(rows, file)
     # A file may have the Op column alone.
     has_time = width > int(has_op) and all(_is_time(row[int(has_op)], fmt) for row in rows)
     if extra == 1 and has_op:
         return columns_of((op_name, *body), 0, None, file, fmt)
-    if extra == 1 and file.kind == "load" and has_time:
+    if extra == 1 and has_time and (file.kind == "load" or fmt.changes_without_op == "insert"):
         return columns_of((time_name, *body), None, 0, file, fmt)
     if extra == 2 and has_op and has_time:
         return columns_of((op_name, time_name, *body), 0, 1, file, fmt)
     raise TableError(
-        f"the rows have {width} fields, and the table's columns are {len(body)} ({', '.join(body)})",
+        f"the rows have {width} fields{', Op among them' if has_op else ''}, and the table's columns are {len(body)} "
+        f"({', '.join(body)})",
         where=file.name,
         hint=f"the source's columns may have changed: {WIDTH_HINT}",
     )
 
 
-def _is_op_place(rows: Sequence[Sequence[str]], file: FileInput) -> bool:
-    """Whether the first fields are Op letters: all of them in a LOAD file, where a column may hold an I too."""
-    letters = [row[0].strip().upper() for row in rows]
+def _is_op_place(rows: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) -> bool:
+    """Whether the first fields are operations: all of them where Op may be missing, as a column may hold an I too."""
+    letters = [OPERATIONS.get(row[0].strip().upper()) for row in rows]
     if file.kind == "load":
         return all(letter == "I" for letter in letters)
-    return any(letter in _LETTERS for letter in letters)
+    return all(letters) if fmt.changes_without_op == "insert" else any(letters)
+
+
+def _cannot_begin_with_op(body: Sequence[str], file: FileInput, fmt: RowFormat) -> bool:
+    """Whether rows that begin with operations have lost a column: they would be read as shifted by one.
+
+    Changes have Op more often than their first column holds nothing but its letters; a LOAD file seldom has it.
+    """
+    if fmt.op_column is not None and place_of(body, fmt.op_column) is not None:
+        return False
+    text = any(field.type == "string" for field in fmt.known if field.name == body[0])
+    return file.kind == "cdc" or not text
 
 
 def _known_names(fmt: RowFormat) -> tuple[str, str, tuple[str, ...]]:
     """The names of the Op and the timestamp column, and the file's other columns in order."""
-    kept_op = [name for name in fmt.keep_columns if _is_op(name)]
+    listed_op = fmt.op_column is not None and place_of(fmt.listed, fmt.op_column) is not None
+    named_op = [] if fmt.op_column is None or listed_op else [fmt.op_column]
+    kept_op = [*named_op, *(name for name in fmt.keep_columns if is_op(name))]
     kept_time = [name for name in fmt.keep_columns if name.lower() in TIMESTAMP_NAMES]
     op_name = kept_op[0] if kept_op else "Op"
     time_name = fmt.timestamp_column or (kept_time[0] if kept_time else "DMS_TIMESTAMP")
     dms = {name.lower() for name in (*kept_op, *kept_time, *([fmt.timestamp_column] if fmt.timestamp_column else []))}
-    body = tuple(field.name for field in fmt.known if field.name.lower() not in dms)
+    # Where the config says which place the Op column has, the file's order is the config's, and not the table's.
+    known = fmt.listed if listed_op else tuple(field.name for field in fmt.known)
+    body = tuple(name for name in known if name.lower() not in dms)
     return op_name, time_name, body

@@ -146,19 +146,25 @@ def _filled(stream: BinaryIO, start: Text, wanted: int) -> Text:
 
 def sift(text: bytes, csv: CsvFormat, *, blank_rows: bool) -> Piece:
     """Cut out the records that are not UTF-8."""
-    keep, skipped, at, place = [], [], 0, 0
-    pattern = _record(csv)
-    while at < len(text):
-        match = pattern.match(text, at)
-        record = match[0] if match and match[0] else text[at:]
+    keep, skipped, place = [], [], 0
+    for record in records(text, csv):
         try:
             record.decode()
-            keep.append(_kept(record))
+            keep.append(_kept(record, csv))
         except UnicodeDecodeError:
             skipped.append(Skipped(place, record, NOT_UTF8))
-        at += len(record)
-        place += blank_rows or bool(record.strip(b"\r\n"))
+        place += blank_rows or bool(content(record, csv))
     return Piece(memoryview(b"".join(keep)), tuple(skipped))
+
+
+def records(text: Text, csv: CsvFormat) -> Iterator[bytes]:
+    """The records of a text that has no broken one, each with its end."""
+    at, pattern = 0, _record(csv)
+    while at < len(text):
+        match = pattern.match(text, at)
+        record = match[0] if match and match[0] else bytes(text[at:])
+        yield record
+        at += len(record)
 
 
 def first_record(text: bytes, csv: CsvFormat) -> int | None:
@@ -172,13 +178,45 @@ def head_records(text: bytes, csv: CsvFormat, limit: int, *, whole: bool) -> lis
 
     An empty line is a record with one empty value, a broken record is one with none.
     """
-    records: list[list[str]] = []
+    found_values: list[list[str]] = []
     at = 0
-    while len(records) < limit and (found := _next(text, at, csv, final=whole)):
+    while len(found_values) < limit and (found := _next(text, at, csv, final=whole)):
         record, sound = found
-        records.append(split_values(record.rstrip(b"\r\n"), csv) if sound else [])
+        found_values.append(split_values(content(record, csv), csv) if sound else [])
         at += len(record)
-    return records
+    return found_values
+
+
+def content(record: bytes, csv: CsvFormat) -> bytes:
+    """A record without its end."""
+    return record.rstrip(b"\r\n") if csv.row_delimiter is None else record.removesuffix(csv.row_delimiter.encode())
+
+
+def blank_start(text: bytes, csv: CsvFormat) -> int:
+    """How many bytes of empty records the text begins with."""
+    if csv.row_delimiter is None:
+        return len(text) - len(text.lstrip(b"\r\n"))
+    end, at = csv.row_delimiter.encode(), 0
+    while text.startswith(end, at):
+        at += len(end)
+    return at
+
+
+def last_end(buffer: Text, csv: CsvFormat) -> int:
+    """Behind the last end of a record, quotes aside; 0 when there is none."""
+    if csv.row_delimiter is not None:
+        end = csv.row_delimiter.encode()
+        return buffer.rfind(end) + len(end) if end in buffer else 0
+    # A carriage return at the very end may be the first half of a line end.
+    return buffer.rfind(b"\n") + 1 or buffer.rfind(b"\r", 0, max(len(buffer) - 1, 0)) + 1
+
+
+def first_end(buffer: Text, at: int, csv: CsvFormat, *, final: bool) -> int | None:
+    """Behind the first end of a record, quotes aside; None when there is none that is certain yet."""
+    found = _record_end(csv).search(buffer, at)
+    if found is None or (not final and csv.row_delimiter is None and found[0] == b"\r" and found.end() == len(buffer)):
+        return None
+    return found.end()
 
 
 def split_values(record: bytes, csv: CsvFormat) -> list[str]:
@@ -197,7 +235,7 @@ def split_values(record: bytes, csv: CsvFormat) -> list[str]:
         values.append(value + text[at : end if end >= 0 else len(text)])
         if end < 0:
             return values
-        at = end + 1
+        at = end + len(delimiter)
 
 
 def _quoted(text: str, start: int, quote: str) -> tuple[str, int]:
@@ -214,8 +252,11 @@ def _quoted(text: str, start: int, quote: str) -> tuple[str, int]:
 def _take(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tuple[Piece, int]:
     """The whole records at the start of the buffer and where they end (0: not one record is whole yet)."""
     if not csv.quote or csv.quote.encode() not in buffer:
-        end = len(buffer) if final else buffer.rfind(b"\n") + 1
+        end = len(buffer) if final else last_end(buffer, csv)
         return Piece(memoryview(buffer)[:end], quoted=False), end
+    if not csv.plain:
+        impatient = final or len(buffer) > LONGEST_RECORD
+        return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
     quotes = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(csv.quote))
     impatient = final or len(buffer) > LONGEST_RECORD
     if _well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
@@ -237,13 +278,14 @@ def _well_quoted(buffer: Text, quotes: np.ndarray, csv: CsvFormat) -> bool:
 
 
 def _last_end(buffer: Text, quotes: np.ndarray) -> int:
-    """Behind the last newline that has an even number of quotes before it; 0 when there is none."""
-    at = len(buffer)
-    while (at := buffer.rfind(b"\n", 0, at)) >= 0:
-        before = int(np.searchsorted(quotes, at))
-        if not before % 2:
-            return at + 1
-        at = int(quotes[before - 1])
+    """Behind the last line end that has an even number of quotes before it; 0 when there is none."""
+    for end, stop in ((b"\n", len(buffer)), (b"\r", len(buffer) - 1)):
+        at = stop
+        while (at := buffer.rfind(end, 0, at)) >= 0:
+            before = int(np.searchsorted(quotes, at))
+            if not before % 2:
+                return at + 1
+            at = int(quotes[before - 1])
     return 0
 
 
@@ -253,17 +295,17 @@ def _take_slowly(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool,
     while found := _next(buffer, at, csv, final=final, impatient=impatient):
         record, sound = found
         if sound:
-            keep.append(_kept(record))
+            keep.append(_kept(record, csv))
         else:
             skipped.append(Skipped(place, record, UNCLOSED))
         at += len(record)
-        place += blank_rows or bool(record.strip(b"\r\n"))
+        place += blank_rows or bool(content(record, csv))
     return Piece(memoryview(b"".join(keep)), tuple(skipped)), at
 
 
-def _kept(record: bytes) -> bytes:
+def _kept(record: bytes, csv: CsvFormat) -> bytes:
     """A record whose end stays its own whatever follows: a lone carriage return would join a newline."""
-    return record[:-1] + b"\n" if record.endswith(b"\r") else record
+    return record[:-1] + b"\n" if csv.row_delimiter is None and record.endswith(b"\r") else record
 
 
 def _next(text: Text, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:
@@ -271,12 +313,13 @@ def _next(text: Text, at: int, csv: CsvFormat, *, final: bool, impatient: bool =
     if at >= len(text):
         return None
     if match := _record(csv).match(text, at):
-        unfinished = match.end() == len(text) and not text.endswith(b"\n")
+        ended = text.endswith((csv.row_delimiter or "\n").encode())
+        unfinished = match.end() == len(text) and not ended
         return (match[0], True) if final or not unfinished else None
-    newline = text.find(b"\n", at)
-    if not final and (newline < 0 or (not impatient and _is_open(text, at, csv))):
+    end = first_end(text, at, csv, final=final)
+    if not final and (end is None or (not impatient and _is_open(text, at, csv))):
         return None
-    return bytes(text[at : newline + 1] if newline >= 0 else text[at:]), False
+    return bytes(text[at:end]), False
 
 
 def _is_open(buffer: Text, at: int, csv: CsvFormat) -> bool:
@@ -286,25 +329,47 @@ def _is_open(buffer: Text, at: int, csv: CsvFormat) -> bool:
 
 @cache
 def _record(csv: CsvFormat) -> re.Pattern[bytes]:
-    """One record and its line end, or the text's end."""
-    value, delimiter = _value_pattern(csv), re.escape(csv.delimiter.encode())
-    return re.compile(rb"%b(?:%b%b)*+(?:\r\n|\n|\r|\Z)" % (value, delimiter, value))
+    """One record and its end, or the text's end."""
+    value, delimiter = value_pattern(csv), _delimiter(csv)
+    return re.compile(rb"%b(?:%b%b)*+(?:%b|\Z)" % (value, delimiter, value, _record_end(csv).pattern), re.DOTALL)
+
+
+@cache
+def _record_end(csv: CsvFormat) -> re.Pattern[bytes]:
+    return re.compile(rb"\r\n|\n|\r" if csv.row_delimiter is None else re.escape(csv.row_delimiter.encode()))
 
 
 @cache
 def _open_record(csv: CsvFormat) -> re.Pattern[bytes]:
-    """The start of a record up to a quote that is not closed before the text's end."""
+    """The start of a record up to the text's end inside quotes, or behind them where a delimiter may have begun."""
     quote = re.escape((csv.quote or "").encode())
-    start = rb"(?:%b%b)*+" % (_value_pattern(csv), re.escape(csv.delimiter.encode()))
-    return re.compile(rb"%b%b(?:[^%b]++|%b%b)*+\Z" % (start, quote, quote, quote, quote))
+    start = rb"(?:%b%b)*+" % (value_pattern(csv), _delimiter(csv))
+    begun = b"" if csv.plain else rb"(?:%b.{0,%d})?" % (quote, _longest_mark(csv) - 1)
+    return re.compile(rb"%b%b(?:[^%b]++|%b%b)*+%b\Z" % (start, quote, quote, quote, quote, begun), re.DOTALL)
 
 
-def _value_pattern(csv: CsvFormat) -> bytes:
+def _longest_mark(csv: CsvFormat) -> int:
+    return max(len(csv.delimiter.encode()), len((csv.row_delimiter or "\r\n").encode()))
+
+
+def _delimiter(csv: CsvFormat) -> bytes:
+    """The delimiter, where it is not the start of a record's end."""
     delimiter = re.escape(csv.delimiter.encode())
+    return delimiter if csv.plain else rb"(?!%b)%b" % (_record_end(csv).pattern, delimiter)
+
+
+def value_pattern(csv: CsvFormat) -> bytes:
+    """A value in or without quotes."""
+    delimiter, end = re.escape(csv.delimiter.encode()), _record_end(csv).pattern
     plain = rb"[^%b\r\n]*+" % delimiter
+    if not csv.plain:
+        starts = re.escape(
+            csv.delimiter.encode()[:1] + (csv.row_delimiter.encode()[:1] if csv.row_delimiter else b"\r\n")
+        )
+        plain = rb"(?:[^%b]++|(?!%b|%b).)*+" % (starts, end, delimiter)
     if not csv.quote:
         return plain
     quote = re.escape(csv.quote.encode())
-    return rb"(?:%b(?:[^%b]++|%b%b)*+%b(?=[%b\r\n]|\Z)|(?!%b)%b)" % (
-        quote, quote, quote, quote, quote, delimiter, quote, plain,
+    return rb"(?:%b(?:[^%b]++|%b%b)*+%b(?=%b|%b|\Z)|(?!%b)%b)" % (
+        quote, quote, quote, quote, quote, delimiter, end, quote, plain,
     )  # fmt: skip

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import BinaryIO, cast
@@ -19,17 +17,26 @@ import pyarrow.csv as pc
 from cdcloader.changes.schema import Schema, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, rejected
-from cdcloader.source.csv_layout import WIDTH_HINT, Layout, layout
-from cdcloader.source.csv_records import BYTE_ORDER_MARK, Piece, first_record, holds_odd_zeros, pieces, sift
-from cdcloader.source.inference import INTEGER, widen
-from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat
+from cdcloader.source.change_rows import change_rows, is_clean, no_rejects, rejected, short_op
+from cdcloader.source.csv_dialect import NoStandInError, plain_piece, restored
+from cdcloader.source.csv_layout import ENCODING_HINT, WIDTH_HINT, Layout, layout
+from cdcloader.source.csv_records import (
+    BYTE_ORDER_MARK,
+    NOT_UTF8,
+    Piece,
+    first_record,
+    holds_odd_zeros,
+    pieces,
+    sift,
+)
+from cdcloader.source.raw_text import raw_text
+from cdcloader.source.row_format import Chunk, CsvFormat, FileInput, RowFormat
+from cdcloader.source.text_rows import TextReader, is_lax, types_in_use
 from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, digits_fit, parse_text
 
 _HEAD_BYTES = 2**16
 _BLOCK_BYTES = 2**22
 _THREADS_FROM_BYTES = 2**20
-_SHOWN_CHARS = 60
 _MAX_PENDING_ROWS = 100_000
 _ARROW = {
     "string": pa.string(), "long": pa.int64(), "integer": pa.int32(), "short": pa.int16(), "byte": pa.int8(),
@@ -39,21 +46,6 @@ _ARROW = {
 _INTEGERS = ("long", "integer", "short", "byte")
 # The fast parser forgives what would change these values unseen: 007 is 7, t is true.
 _MAX_DIGITS = 38
-
-
-@contextmanager
-def csv_text(file: FileInput) -> Iterator[BinaryIO]:
-    """The file's text as a stream of bytes; TableError when a gzip is damaged."""
-    try:
-        with file.open() as stored:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=stored)) if file.gzip else stored
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TableError(
-            "truncated or not gzip",
-            where=file.name,
-            hint="wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE "
-            "--skip FILE",
-        ) from error
 
 
 def file_layout(stream: BinaryIO, file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:
@@ -71,14 +63,15 @@ def read_csv(
     file: FileInput, fmt: RowFormat, schema: Schema, *, inferred: frozenset[str], chunk_bytes: int
 ) -> Iterator[Chunk]:
     """The file's rows, in pieces of about `chunk_bytes` of its text."""
-    with csv_text(file) as stored:
+    with raw_text(file) as stored:
         stream = stored if file.gzip or file.size > chunk_bytes else io.BytesIO(stored.read())
         names = tuple(dict.fromkeys([*(f.name for f in schema), *(f.name for f in fmt.known)]))
         found = file_layout(stream, file, fmt, names)
         if found is None:
             return
         stream.seek(found.start)
-        reader = _reader(file, fmt, schema, found.columns, inferred)
+        types = types_in_use(file, fmt, schema, found.columns)
+        reader = _Reader(file, fmt, schema, found.columns, types, inferred & types.keys())
         length = None if file.gzip else file.size - found.start
         cut = pieces(stream, chunk_bytes, fmt.csv, blank_rows=reader.single, length=length)
         yield from _same_width(reader, cut)
@@ -104,7 +97,13 @@ def _same_width(reader: _Reader, cut: Iterator[Piece]) -> Iterator[Chunk]:
     for piece in cut:
         if not piece.text and not piece.skipped:
             continue
-        chunk, misshapen = reader.read(piece, first)
+        try:
+            chunk, misshapen = reader.read(*plain_piece(piece, reader.fmt.csv), first)
+        except NoStandInError as error:
+            raise TableError(
+                "every control character occurs in the text, so that it is none", where=reader.file.name,
+                hint="look at the file: DMS did not write it as CSV",
+            ) from error  # fmt: skip
         first += chunk.rows_in
         pending.append(chunk)
         well_formed = well_formed or chunk.rows_in > misshapen + len(piece.skipped)
@@ -115,79 +114,62 @@ def _same_width(reader: _Reader, cut: Iterator[Piece]) -> Iterator[Chunk]:
             pending = []
         elif first > _MAX_PENDING_ROWS:
             break
-    widths = [
-        int(w) for chunk in pending for w in chunk.rejects.get_column("reason").str.extract(_WIDTH, 1).drop_nulls()
-    ]
-    if widths:
-        raise TableError(
-            f"the file's columns are {len(reader.columns.names)}, and every row has another number of fields "
-            f"({', '.join(map(str, sorted(set(widths))[:3]))})",
-            where=reader.file.name,
-            hint=f"the source's columns may have changed: {WIDTH_HINT}",
-        )
+    _refuse_whole_file(reader, pending)
     yield from (chunk for chunk in pending if chunk.rows_in)
 
 
-_WIDTH = r"^expected \d+ fields, got (\d+)$"
-
-
-def _reader(file: FileInput, fmt: RowFormat, schema: Schema, columns: Columns, inferred: frozenset[str]) -> _Reader:
-    fixed = {field.name: field.type for field in schema}
-    unknown = [name for name in columns.source if name not in fixed]
-    if unknown:
+def _refuse_whole_file(reader: _Reader, chunks: Sequence[Chunk]) -> None:
+    """TableError when the rejects show that the file as a whole is another than its table's."""
+    reasons = [reason for chunk in chunks for reason in chunk.rejects.get_column("reason").to_list()]
+    widths = sorted({int(found[1]) for reason in reasons if (found := _WIDTH.match(reason))})
+    if widths:
         raise TableError(
-            f"column {unknown[0]!r} is not among the columns that were described", where=file.name, hint="describe it"
+            f"the file's columns are {len(reader.columns.names)}, and every row has another number of fields "
+            f"({', '.join(map(str, widths[:3]))})",
+            where=reader.file.name,
+            hint=f"the source's columns may have changed: {WIDTH_HINT}",
         )
-    types = {name: fixed[name] for name in columns.source}
-    if columns.op is not None:
-        types[columns.op] = "string"
-    types |= {name: "string" for name in fmt.sequence_by if name not in types}
-    if columns.time is not None:
-        types.setdefault(columns.time, "timestamp")
-    return _Reader(file, fmt, schema, columns, types, inferred & types.keys())
+    if reasons and set(reasons) == {NOT_UTF8}:
+        raise TableError("not one row of the file is UTF-8", where=reader.file.name, hint=ENCODING_HINT)
+
+
+_WIDTH = re.compile(r"expected \d+ fields, got (\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """One CSV file being read; `types` names the columns in use."""
-
-    file: FileInput
-    fmt: RowFormat
-    schema: Schema
-    columns: Columns
-    types: dict[str, str]
-    inferred: frozenset[str]
+class _Reader(TextReader):
+    """One CSV file being read; `csv` is how a piece is written, which need not be how its file is."""
 
     @property
     def single(self) -> bool:
         """Whether the file has one column, so that an empty line is a row."""
         return len(self.columns.names) == 1
 
-    def read(self, piece: Piece, first: int) -> tuple[Chunk, int]:
+    def read(self, piece: Piece, csv: CsvFormat, first: int) -> tuple[Chunk, int]:
         """The piece's chunk, and how many of its rows have a wrong number of fields."""
         fast = None
         if not piece.skipped:
-            tries = (self._fast(piece, decimals_as_text=way) for way in (True, False))
+            tries = (self._fast(piece, csv, decimals_as_text=way) for way in (True, False))
             fast = next((frame for frame in tries if frame is not None), None)
         if fast is None:
-            return self._slow(piece, first)
+            return self._slow(piece, csv, first)
         numbers = pl.int_range(first, first + fast.height, eager=True)
         rows = change_rows(fast, self.columns, self.file, self.fmt, self.schema, numbers)
         return Chunk(rows, no_rejects(), rows.height, {}), 0
 
-    def _fast(self, piece: Piece, *, decimals_as_text: bool) -> pl.DataFrame | None:
+    def _fast(self, piece: Piece, csv: CsvFormat, *, decimals_as_text: bool) -> pl.DataFrame | None:
         """The typed columns, or None when any value or row needs a closer look.
 
         Polars makes decimals of text in a third of the time that pyarrow takes, but rounds what has more digits.
         """
-        as_text = self._read_as_text(piece)
+        as_text = self._read_as_text(piece, csv)
         decimals = {name for name, kind in self.types.items() if decimal_parts(kind) and name not in as_text}
         if not decimals and decimals_as_text:
             return None
         as_text |= decimals if decimals_as_text else set()
         arrow = {name: pa.string() if name in as_text else _arrow_type(kind) for name, kind in self.types.items()}
         try:
-            table = self._parse(piece.text, list(self.types), arrow, quoted=piece.quoted)
+            table = self._parse(piece.text, csv, list(self.types), arrow, quoted=piece.quoted)
         except pa.ArrowInvalid:
             return None
         frame = cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
@@ -203,29 +185,30 @@ class _Reader:
                 typed.append(exact)
             elif name in as_text:
                 parsed = parse_text(column, kind)
-                if parsed.null_count() > column.null_count() or (name in self.inferred and _lax(column, kind).any()):
+                if parsed.null_count() > column.null_count() or (name in self.inferred and is_lax(column, kind).any()):
                     return None
                 typed.append(parsed)
-            elif _overflows(column, kind):
+            elif _overflows(column, kind) or (kind in ("float", "double") and column.is_infinite().any()):
                 return None
             else:
                 typed.append(column.cast(polars_type(kind)))
         frame = pl.DataFrame(typed)
+        frame = short_op(frame, self.columns, self.file, self.fmt)
         return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
 
-    def _read_as_text(self, piece: Piece) -> set[str]:
+    def _read_as_text(self, piece: Piece, csv: CsvFormat) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""
         names = {name for name, kind in self.types.items() if kind == "binary" or _is_too_wide(kind)}
         names |= {name for name in self.inferred if self.types[name] == "boolean"}
         integers = {name for name, kind in self.types.items() if kind in _INTEGERS}
         strict = bool(integers & self.inferred)
-        csv = self.fmt.csv
         odd = bool(integers) and holds_odd_zeros(piece.text, csv, quoted=piece.quoted, hex_only=not strict)
         return names | integers if odd else names
 
     def _parse(
         self,
         text: memoryview,
+        csv: CsvFormat,
         names: list[str],
         types: dict[str, pa.DataType],
         invalid: list[pc.InvalidRow] | None = None,
@@ -247,7 +230,6 @@ class _Reader:
             # The parser takes the first mark away, and here it is the first value's.
             text = memoryview(BYTE_ORDER_MARK + bytes(text))
         careful = invalid is not None
-        csv = self.fmt.csv
         quote = csv.quote if quoted else None
         return pc.read_csv(
             pa.BufferReader(text),
@@ -274,69 +256,45 @@ class _Reader:
             ),
         )
 
-    def _slow(self, piece: Piece, first: int) -> tuple[Chunk, int]:
-        sifted = _sifted(piece.text, self.fmt.csv, blank_rows=self.single)
+    def _slow(self, piece: Piece, csv: CsvFormat, first: int) -> tuple[Chunk, int]:
+        sifted = _sifted(piece.text, csv, blank_rows=self.single)
         invalid: list[pc.InvalidRow] = []
-        texts = self._texts(sifted.text, invalid)
+        texts = self._texts(sifted.text, csv, invalid)
         total = texts.height + len(invalid) + len(sifted.skipped) + len(piece.skipped)
         numbers, cut = _without(np.arange(first, first + total), [s.place for s in piece.skipped])
         numbers, not_utf8 = _without(numbers, [s.place for s in sifted.skipped])
         numbers, misshapen = _without(numbers, [row.number - 1 for row in invalid])
-        chunk, misfits = self._typed(texts, pl.Series(numbers, dtype=pl.Int64))
-        skipped = (*piece.skipped, *sifted.skipped)
+        chunk = self.typed(texts, pl.Series(numbers, dtype=pl.Int64), lambda bad: self._raw(texts.filter(bad)))
+        broken = [
+            *((s.reason, s.raw.decode(errors="backslashreplace")) for s in piece.skipped),
+            *((s.reason, restored(s.raw.decode(errors="backslashreplace"), csv, self.fmt.csv)) for s in sifted.skipped),
+            *(
+                (
+                    f"expected {row.expected_columns} fields, got {row.actual_columns}",
+                    restored(row.text, csv, self.fmt.csv),
+                )
+                for row in invalid
+            ),
+        ]
         rejects = rejected(
             self.file,
             pl.Series(np.concatenate([cut, not_utf8, misshapen]), dtype=pl.Int64),
-            pl.Series(
-                [s.reason for s in skipped]
-                + [f"expected {row.expected_columns} fields, got {row.actual_columns}" for row in invalid],
-                dtype=pl.String,
-            ),
-            pl.Series(
-                [s.raw.decode(errors="backslashreplace").rstrip("\r\n") for s in skipped] + [r.text for r in invalid],
-                dtype=pl.String,
-            ),
+            pl.Series([reason for reason, _ in broken], dtype=pl.String),
+            pl.Series([raw.rstrip("\r\n") for _, raw in broken], dtype=pl.String),
         )
-        return Chunk(chunk.rows, pl.concat([chunk.rejects, rejects]).sort("row"), total, misfits), len(invalid)
+        rejects = pl.concat([chunk.rejects, rejects]).sort("row")
+        return Chunk(chunk.rows, rejects, total, chunk.misfits), len(invalid)
 
-    def _texts(self, text: memoryview, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
+    def _texts(self, text: memoryview, csv: CsvFormat, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
         """All of the file's columns as text."""
         names = list(self.columns.names)
         if not text:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
-        return cast("pl.DataFrame", pl.from_arrow(self._parse(text, names, dict.fromkeys(names, pa.string()), invalid)))
-
-    def _typed(self, texts: pl.DataFrame, numbers: pl.Series) -> tuple[Chunk, dict[str, str]]:
-        typed: list[pl.Series] = []
-        reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
-        misfits: dict[str, str] = {}
-        for name, kind in self.types.items():
-            text = texts.get_column(name)
-            values = parse_text(text, kind)
-            typed.append(values.alias(name))
-            failed = text.is_not_null() & values.is_null()
-            if name in self.inferred:
-                failed |= _lax(text, kind)
-                if failed.any():
-                    misfits[name] = widen(kind, text.filter(failed), self.fmt.timestamp_type)
-            elif failed.any() and name != self.columns.time:
-                message = pl.format(
-                    f"column '{_escaped(name)}': '{{}}' is not a {kind}", pl.lit(text).str.slice(0, _SHOWN_CHARS)
-                )
-                reasons = pl.select(pl.coalesce(pl.lit(reasons), pl.when(pl.lit(failed)).then(message))).to_series()
-        chunk = checked_chunk(
-            pl.DataFrame(typed), self.columns, self.file, self.fmt, self.schema, numbers,
-            reasons=reasons, raw=lambda bad: self._raw(texts.filter(bad)),
-        )  # fmt: skip
-        return chunk, misfits
+        parsed = self._parse(text, csv, names, dict.fromkeys(names, pa.string()), invalid)
+        return cast("pl.DataFrame", pl.from_arrow(parsed))
 
     def _raw(self, texts: pl.DataFrame) -> pl.Series:
         return pl.Series([render_csv(row, self.fmt.csv) for row in texts.iter_rows()], dtype=pl.String)
-
-
-def _escaped(name: str) -> str:
-    """A column's name for a format string."""
-    return name.replace("{", "(").replace("}", ")")
 
 
 def _arrow_type(kind: str) -> pa.DataType:
@@ -378,15 +336,6 @@ def _overflows(column: pl.Series, kind: str) -> bool:
 
 def _spellings(words: Sequence[str]) -> list[str]:
     return sorted({spelling for word in words for spelling in (word, word.upper(), word.capitalize())})
-
-
-def _lax(text: pl.Series, kind: str) -> pl.Series:
-    """Values of an inferred column that parse as its type, and would not be written like that."""
-    if kind == "long":
-        return ~text.str.contains(INTEGER).fill_null(value=True)
-    if kind == "boolean":
-        return ~text.is_in(["true", "false"]).fill_null(value=True)
-    return pl.repeat(value=False, n=len(text), eager=True)
 
 
 def _sifted(view: memoryview, csv: CsvFormat, *, blank_rows: bool) -> Piece:

@@ -9,9 +9,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from cdcloader.source.csv_dialect import NoStandInError, plain_piece
 from cdcloader.source.csv_layout import Layout
-from cdcloader.source.csv_rows import csv_text
+from cdcloader.source.csv_records import Piece, first_end, last_end
 from cdcloader.source.inference import Evidence, evidence
+from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import CsvFormat, FileInput
 
 _T = TypeVar("_T")
@@ -28,8 +30,8 @@ def sample(files: Sequence[tuple[FileInput, Layout]], names: Sequence[str], csv:
     for file, layout in chosen:
         wanted = [name for name in layout.columns.names if name in names]
         if wanted:
-            with csv_text(file) as stream:
-                cut = _texts(stream, file, layout, _PIECES // len(chosen))
+            with raw_text(file) as stream:
+                cut = _texts(stream, file, layout, _PIECES // len(chosen), csv)
                 texts += [_parse(text, layout, wanted, csv) for text in cut]
     sampled = pl.concat(texts, how="diagonal") if texts else pl.DataFrame()
     return {name: evidence(sampled.get_column(name)) if name in sampled.columns else Evidence() for name in names}
@@ -42,17 +44,19 @@ def _spread(items: Sequence[_T], count: int) -> list[_T]:
     return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
 
 
-def _texts(stream: BinaryIO, file: FileInput, layout: Layout, count: int) -> Iterator[bytes]:
-    """Pieces of the file that begin and end at a line's end; the first one without the header."""
+def _texts(stream: BinaryIO, file: FileInput, layout: Layout, count: int, csv: CsvFormat) -> Iterator[bytes]:
+    """Pieces of the file that begin and end at a record's end, quotes aside; the first one without the header."""
     if file.gzip:
         head = stream.read(_PIECE_BYTES)
     else:
         head = stream.read(file.size if file.size <= count * _PIECE_BYTES else _PIECE_BYTES)
     rest = len(head) >= _PIECE_BYTES and len(head) != file.size
     text = head[layout.start :]
-    yield text[: text.rfind(b"\n") + 1] if rest else text
+    yield text[: last_end(text, csv)] if rest else text
     if rest:
-        yield from map(_inner_lines, _gzip_pieces(stream) if file.gzip else _plain_pieces(stream, file.size, count))
+        for block in _gzip_pieces(stream) if file.gzip else _plain_pieces(stream, file.size, count):
+            start = first_end(block, 0, csv, final=True) or 0
+            yield block[start : max(start, last_end(block, csv))]
 
 
 def _plain_pieces(stream: BinaryIO, size: int, count: int) -> Iterator[bytes]:
@@ -69,10 +73,6 @@ def _gzip_pieces(stream: BinaryIO) -> Iterator[bytes]:
             yield block
 
 
-def _inner_lines(block: bytes) -> bytes:
-    return block[block.find(b"\n") + 1 : block.rfind(b"\n") + 1]
-
-
 def _parse(text: bytes, layout: Layout, names: Sequence[str], csv: CsvFormat) -> pl.DataFrame:
     """The rows of a piece as text. A piece cut inside quotes has rows of a wrong width; it is left out then."""
     bad: list[int] = []
@@ -85,9 +85,11 @@ def _parse(text: bytes, layout: Layout, names: Sequence[str], csv: CsvFormat) ->
     if not text.strip():
         return empty
     try:
+        quoted = csv.quote is not None and csv.quote.encode() in text
+        piece, csv = plain_piece(Piece(memoryview(text), quoted=quoted), csv)
         table = pc.read_csv(
-            pa.BufferReader(text),
-            pc.ReadOptions(column_names=list(layout.columns.names), block_size=len(text) + 1, use_threads=False),
+            pa.BufferReader(piece.text),
+            pc.ReadOptions(column_names=list(layout.columns.names), block_size=len(piece.text) + 1, use_threads=False),
             pc.ParseOptions(
                 delimiter=csv.delimiter,
                 quote_char=csv.quote or False,
@@ -102,7 +104,6 @@ def _parse(text: bytes, layout: Layout, names: Sequence[str], csv: CsvFormat) ->
                 quoted_strings_can_be_null=False,
             ),
         )
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, NoStandInError):
         return empty
-    quoted = csv.quote is not None and csv.quote.encode() in text
     return empty if bad and quoted else cast("pl.DataFrame", pl.from_arrow(table))

@@ -20,12 +20,13 @@ from cdcloader.source.row_format import (
     FileInput,
     RowFormat,
     columns_of,
-    configured_time_place,
+    place_of,
     resolve,
     usual_time_places,
 )
 
 _LOOKED_AT = 16
+_MAX_DIGITS = 38
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
@@ -64,7 +65,7 @@ def _time_place(
 ) -> int | None:
     """DMS's timestamp column: as configured, the only REQUIRED column if it is text, or by its usual names."""
     if fmt.timestamp_column is not None:
-        return configured_time_place(names, fmt.timestamp_column)
+        return place_of(names, fmt.timestamp_column)
     schema = parquet.schema_arrow
     required = [place for place in range(len(names)) if not schema.field(place).nullable]
     candidates = [*(required if len(required) == 1 else []), *usual_time_places(names)]
@@ -88,6 +89,8 @@ def _holds_times(parquet: pq.ParquetFile, column: str) -> bool:
 
 def _file_type(parquet: pq.ParquetFile, field: pa.Field, file: FileInput, fmt: RowFormat) -> str:
     kind = field.type
+    if is_wide(kind):
+        return "string"
     if pa.types.is_timestamp(kind) and kind.tz is not None and _is_legacy(parquet, field.name):
         kind = pa.timestamp(kind.unit)
     try:
@@ -98,6 +101,11 @@ def _file_type(parquet: pq.ParquetFile, field: pa.Field, file: FileInput, fmt: R
             where=file.name,
             hint="leave the column out, or change its type, by a DMS transformation rule",
         ) from error
+
+
+def is_wide(kind: pa.DataType) -> bool:
+    """Whether it is a decimal of more than 38 digits, which Delta has not, nor Polars; it becomes text."""
+    return bool(pa.types.is_decimal256(kind)) and kind.precision > _MAX_DIGITS
 
 
 @functools.lru_cache(maxsize=1_000)

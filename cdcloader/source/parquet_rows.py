@@ -12,9 +12,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from typing import cast
 
 import polars as pl
 import polars.selectors as cs
@@ -24,19 +23,18 @@ import pyarrow.parquet as pq
 from cdcloader.changes.net import FILE
 from cdcloader.changes.schema import Schema, fits, polars_type
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects
-from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, layout
-from cdcloader.source.parquet_pages import has_usual_pages
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, short_op
+from cdcloader.source.parquet_frames import check_rows, data_bytes, frames, frames_together, opened, readable
+from cdcloader.source.parquet_layout import ParquetLayout, layout
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
 
 _SHOWN_CHARS = 60
-_HINT = "wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE --skip FILE"
 
 
 def parquet_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> ParquetLayout:
     """The layout of a Parquet file; `names` are the table's columns as far as they are known."""
-    with _opened(file) as stored, _readable(file):
+    with opened(file) as stored, readable(file):
         return layout(pq.ParquetFile(stored), file, fmt, names)
 
 
@@ -48,17 +46,17 @@ def read_parquet(
     With `only` no more columns are decoded than these and those that decide which rows are rejects.
     """
     names = [field.name for field in schema]
-    with _opened(file) as stored:
+    with opened(file) as stored:
         stream = io.BytesIO(stored.read()) if file.size <= chunk_bytes else stored
-        with _readable(file):
+        with readable(file):
             parquet = pq.ParquetFile(stream)
             found = layout(parquet, file, fmt, names)
         reader = _reader(found, file, fmt, schema, only)
         first = 1
-        for frame in _frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
+        for frame in frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
-        _check_rows(first - 1, parquet, file)
+        check_rows(first - 1, parquet, file)
 
 
 def read_parquet_together(
@@ -103,12 +101,12 @@ class _Whole:
 
 
 def _whole_file(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> _Whole:
-    with _opened(file) as stored:
+    with opened(file) as stored:
         content = stored.read()
-    with _readable(file):
+    with readable(file):
         parquet = pq.ParquetFile(pa.BufferReader(content))
         found = layout(parquet, file, fmt, names)
-    return _Whole(file, content, parquet, found, _data_bytes(parquet))
+    return _Whole(file, content, parquet, found, data_bytes(parquet))
 
 
 def _read_run(
@@ -118,122 +116,16 @@ def _read_run(
     frame = None
     if len(run) > 1:
         reader = _reader(run[0].found, run[0].file, fmt, schema, only)
-        frame = _decoded_together(run, reader.stored(run[0].parquet))
+        frame = frames_together([(one.content, one.parquet) for one in run], reader.stored(run[0].parquet))
     if frame is not None:
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
     for one in run:
         reader, first = _reader(one.found, one.file, fmt, schema, only), 1
-        for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
+        for frame in frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
-        _check_rows(first - 1, one.parquet, one.file)
-
-
-def _decoded_together(run: Sequence[_Whole], columns: list[str] | None) -> pl.DataFrame | None:
-    """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
-    if not all(has_usual_pages(one.content, one.parquet) for one in run):
-        return None
-    try:
-        frame = pl.read_parquet([one.content for one in run], columns=columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return None
-    return frame if frame.height == sum(one.parquet.metadata.num_rows for one in run) else None
-
-
-def _check_rows(read: int, parquet: pq.ParquetFile, file: FileInput) -> None:
-    """TableError when a file has another number of rows than it says: its row groups or pages are damaged."""
-    said = parquet.metadata.num_rows
-    if read != said:
-        raise TableError(
-            f"not a sound Parquet file: {read} rows, and {said} by its footer", where=file.name, hint=_HINT
-        )
-
-
-@contextmanager
-def _opened(file: FileInput) -> Iterator[BinaryIO]:
-    with file.open() as stored:
-        yield stored
-
-
-@contextmanager
-def _readable(file: FileInput) -> Iterator[None]:
-    try:
-        yield
-    except UNREADABLE as error:
-        raise TableError(
-            "not a readable Parquet file: truncated or damaged",
-            where=file.name,
-            hint=_HINT,
-        ) from error
-
-
-def _frames(
-    parquet: pq.ParquetFile, stream: BinaryIO, file: FileInput, chunk_bytes: int, columns: list[str] | None
-) -> Iterator[pl.DataFrame]:
-    """The file's rows with its own names and types, some row groups at a time; all columns, or those given."""
-    if isinstance(stream, io.BytesIO) and _data_bytes(parquet) <= chunk_bytes:
-        if parquet.metadata.num_rows:
-            yield _whole(parquet, stream, file, columns)
-        return
-    for groups in _group_runs(parquet, chunk_bytes):
-        rows = sum(parquet.metadata.row_group(group).num_rows for group in groups)
-        size = sum(_group_bytes(parquet, group) for group in groups)
-        if size <= chunk_bytes:
-            with _readable(file):
-                frame = _frame(parquet.read_row_groups(groups, columns=columns))
-            yield frame
-            continue
-        batch_rows = max(1, rows * chunk_bytes // max(size, 1))
-        batches = parquet.iter_batches(batch_size=batch_rows, row_groups=groups, columns=columns)
-        while True:
-            with _readable(file):
-                batch = next(batches, None)
-                piece = None if batch is None else _frame(pa.Table.from_batches([batch]))
-            if piece is None:
-                break
-            yield piece
-
-
-def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
-    """The whole file: by Polars, and by pyarrow where Polars gives up or might do worse."""
-    content = stream.getvalue()
-    if has_usual_pages(content, parquet):
-        with suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            return pl.read_parquet(content, columns=columns)
-    with _readable(file):
-        return _frame(parquet.read(columns=columns))
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    """The rows, after a check that pyarrow leaves out and Polars relies upon: damaged text makes Polars panic."""
-    for column in table.columns:
-        if not pa.types.is_primitive(column.type):
-            column.validate(full=True)
-    return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
-
-
-def _data_bytes(parquet: pq.ParquetFile) -> int:
-    return sum(_group_bytes(parquet, group) for group in range(parquet.num_row_groups))
-
-
-def _group_bytes(parquet: pq.ParquetFile, group: int) -> int:
-    return int(parquet.metadata.row_group(group).total_byte_size)
-
-
-def _group_runs(parquet: pq.ParquetFile, chunk_bytes: int) -> Iterator[list[int]]:
-    """Neighbouring row groups that fit a chunk together; a larger one stands alone."""
-    run: list[int] = []
-    size = 0
-    for group in range(parquet.num_row_groups):
-        group_bytes = _group_bytes(parquet, group)
-        if run and size + group_bytes > chunk_bytes:
-            yield run
-            run, size = [], 0
-        run.append(group)
-        size += group_bytes
-    if run:
-        yield run
+        check_rows(first - 1, one.parquet, one.file)
 
 
 def _reader(
@@ -334,7 +226,8 @@ class _Reader:
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
                 typed[helper] = _text(values) if helper == columns.op else values
-        return frame, pl.DataFrame(list(typed.values())), failed
+        ready = pl.DataFrame(list(typed.values()))
+        return frame, short_op(ready, columns, self.file, self.fmt), failed
 
     def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)

@@ -19,17 +19,29 @@ REJECT_SCHEMA = {"file": pl.String(), "row": pl.Int64(), "reason": pl.String(), 
 
 @dataclass(frozen=True, slots=True)
 class CsvFormat:
-    """How DMS was told to write CSV; `header` None means: look at the first record."""
+    r"""How DMS was told to write CSV.
+
+    `header` None means: look at the first record; `row_delimiter` None: each of \n, \r\n and \r ends a record.
+    """
 
     header: bool | None = None
     delimiter: str = ","
     quote: str | None = '"'
     null_values: tuple[str, ...] = ("",)
+    row_delimiter: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the parsers understand it as it is: a delimiter of one byte, and the usual line ends."""
+        return len(self.delimiter.encode()) == 1 and self.row_delimiter is None
 
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """What one table's config and target say about its rows; `known` are the columns with a fixed type."""
+    """What one table's config and target say about its rows; `known` are the columns with a fixed type.
+
+    `listed` are the names under `columns` in the config, in their order.
+    """
 
     primary_key: tuple[str, ...] | None
     known: Schema = ()
@@ -38,6 +50,9 @@ class RowFormat:
     timestamp_column: str | None = None
     sequence_by: tuple[str, ...] = ()
     keep_columns: tuple[str, ...] = ()
+    op_column: str | None = None
+    changes_without_op: str = "refuse"
+    listed: tuple[str, ...] = ()
 
     @property
     def timestamp_type(self) -> str:
@@ -97,10 +112,15 @@ def resolve(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return tuple(resolved)
 
 
-def configured_time_place(names: Sequence[str], timestamp_column: str) -> int | None:
-    """Where the configured timestamp column stands, in any case; None when the file has none."""
+def place_of(names: Sequence[str], configured: str) -> int | None:
+    """Where the column that the config names stands, in any case; None when the file has none."""
     folded = [name.lower() for name in names]
-    return folded.index(timestamp_column.lower()) if timestamp_column.lower() in folded else None
+    return folded.index(configured.lower()) if configured.lower() in folded else None
+
+
+def is_op(name: str) -> bool:
+    """Whether a column has the name that DMS gives to its Op column."""
+    return name.strip().lower() == "op"
 
 
 def usual_time_places(names: Sequence[str]) -> list[int]:
@@ -111,16 +131,19 @@ def usual_time_places(names: Sequence[str]) -> list[int]:
 def columns_of(names: Sequence[str], op: int | None, time: int | None, file: FileInput, fmt: RowFormat) -> Columns:
     """The role of each column of a file; TableError where the file cannot be read as this table's.
 
-    `op` and `time` are the places of the Op and of the timestamp column.
+    `op` and `time` are the places of DMS's own Op and of the timestamp column; `op_column` goes before that Op.
     """
     _refuse_unusable(names, file)
-    if op is None and file.kind == "cdc":
+    named = None if fmt.op_column is None else place_of(names, fmt.op_column)
+    dms = {place for place in (op, named, time) if place is not None}
+    op = op if named is None else named
+    if op is None and file.kind == "cdc" and fmt.changes_without_op == "refuse":
         raise TableError(
             f"a file of changes without an Op column; its columns are {', '.join(names)}",
             where=file.name,
-            hint="DMS leaves it out with cdcInsertsOnly or cdcInsertsAndUpdates unless includeOpForFullLoad is true",
+            hint="DMS leaves it out with cdcInsertsOnly or cdcInsertsAndUpdates unless includeOpForFullLoad is true: "
+            "set changes_without_op: insert if all of its rows are rows to insert, or op_column to the name it has",
         )
-    dms = {place for place in (op, time) if place is not None}
     kept = set(fmt.keep_columns)
     helpers = {name for name in names if is_rule_added(name, names)}
     source = tuple(

@@ -22,6 +22,7 @@ _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _CLOCK = r"[0-9]{2}(?::[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,9})?)?)?"
 _ZONE = r"Z|[+-][0-9]{2}(?::?[0-9]{2})?"
 _TIMESTAMP = rf"^({_DATE})(?:[ T]({_CLOCK}))?({_ZONE})?$"
+_INFINITE = r"^(?i)[+-]?infinity$"
 _LOWER = np.uint8(ord("e") ^ ord("E"))
 _NUMBER = r"^[+-]?([0-9]*)(?:\.([0-9]*))?$"
 
@@ -34,7 +35,13 @@ def parse_text(text: pl.Series, delta_type: str) -> pl.Series:
         return _decimals(text, delta_type)
     parse = _PARSERS.get(delta_type)
     stripped = text.str.strip_chars(" \t")
-    return parse(stripped) if parse else stripped.cast(polars_type(delta_type), strict=False)
+    if parse:
+        return parse(stripped)
+    values = stripped.cast(polars_type(delta_type), strict=False)
+    if delta_type in ("float", "double") and values.is_infinite().any():
+        # Digits that are beyond the type are no infinity.
+        return values.set(values.is_infinite().fill_null(value=False) & ~stripped.str.contains("(?i)inf"), None)
+    return values
 
 
 def parse_times(text: pl.Series) -> pl.Series:
@@ -77,8 +84,16 @@ def _bytes(text: pl.Series) -> pl.Series:
 
 def _dates(text: pl.Series) -> pl.Series:
     """A date; or a timestamp at midnight, as Oracle's DATE is written."""
+    text = _finite(text, "9999-12-31", "0001-01-01")
     day = text.str.extract(rf"^({_DATE})(?:[ T]00:00:00(?:\.0+)?)?$", 1)
     return day.str.to_date("%Y-%m-%d", strict=False)
+
+
+def _finite(text: pl.Series, latest: str, earliest: str) -> pl.Series:
+    """PostgreSQL's infinite moments as the last that DMS writes for them, and as the first that readers know."""
+    if not text.str.contains(_INFINITE).any():
+        return text
+    return text.str.replace(r"^(?i)\+?infinity$", latest).str.replace("^(?i)-infinity$", earliest)
 
 
 def _naive_timestamps(text: pl.Series) -> pl.Series:
@@ -98,6 +113,7 @@ def _timestamps(text: pl.Series) -> pl.Series:
 
 def _timestamp_parts(text: pl.Series) -> pl.DataFrame:
     """Columns `wall` (naive time) and `zone` (text or NULL); digits beyond microseconds are cut off."""
+    text = _finite(text, "9999-12-31 23:59:59", "0001-01-01 00:00:00")
     column = pl.col("text")
     clock = column.str.extract(_TIMESTAMP, 2).str.replace(r"(\.[0-9]{6})[0-9]+$", "$1")
     padded = clock + pl.lit("00:00:00").str.slice(clock.str.len_bytes().clip(upper_bound=8))

@@ -1,0 +1,85 @@
+"""Rows whose values are text to change rows: each value is parsed strictly, each row held to the rules (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from cdcloader.changes.schema import Schema
+from cdcloader.errors import TableError
+from cdcloader.source.change_rows import checked_chunk
+from cdcloader.source.inference import INTEGER, widen
+from cdcloader.source.row_format import Chunk, Columns, FileInput, RowFormat
+from cdcloader.source.text_values import parse_text
+
+_SHOWN_CHARS = 60
+
+
+def types_in_use(file: FileInput, fmt: RowFormat, schema: Schema, columns: Columns) -> dict[str, str]:
+    """The columns that are read and the types that they are read as; TableError where one was not described."""
+    fixed = {field.name: field.type for field in schema}
+    unknown = [name for name in columns.source if name not in fixed]
+    if unknown:
+        raise TableError(
+            f"column {unknown[0]!r} is not among the columns that were described", where=file.name, hint="describe it"
+        )
+    types = {name: fixed[name] for name in columns.source}
+    if columns.op is not None:
+        types[columns.op] = "string"
+    types |= {name: "string" for name in fmt.sequence_by if name not in types}
+    if columns.time is not None:
+        types.setdefault(columns.time, "timestamp")
+    return types
+
+
+@dataclass(frozen=True, slots=True)
+class TextReader:
+    """One file of text being read; `types` names the columns in use, `inferred` those whose types were guessed."""
+
+    file: FileInput
+    fmt: RowFormat
+    schema: Schema
+    columns: Columns
+    types: dict[str, str]
+    inferred: frozenset[str]
+
+    def typed(self, texts: pl.DataFrame, numbers: pl.Series, raw: Callable[[pl.Series], pl.Series]) -> Chunk:
+        """The chunk of rows whose columns are text; `raw` renders the rows of a mask for the quarantine."""
+        typed: list[pl.Series] = []
+        reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
+        misfits: dict[str, str] = {}
+        for name, kind in self.types.items():
+            text = texts.get_column(name)
+            values = parse_text(text, kind)
+            typed.append(values.alias(name))
+            failed = text.is_not_null() & values.is_null()
+            if name in self.inferred:
+                failed |= is_lax(text, kind)
+                if failed.any():
+                    misfits[name] = widen(kind, text.filter(failed), self.fmt.timestamp_type)
+            elif failed.any() and name != self.columns.time:
+                message = pl.format(
+                    f"column '{_escaped(name)}': '{{}}' is not a {kind}", pl.lit(text).str.slice(0, _SHOWN_CHARS)
+                )
+                reasons = pl.select(pl.coalesce(pl.lit(reasons), pl.when(pl.lit(failed)).then(message))).to_series()
+        chunk = checked_chunk(
+            pl.DataFrame(typed), self.columns, self.file, self.fmt, self.schema, numbers,
+            reasons=reasons, raw=raw,
+        )  # fmt: skip
+        return replace(chunk, misfits=misfits)
+
+
+def _escaped(name: str) -> str:
+    """A column's name for a format string."""
+    return name.replace("{", "(").replace("}", ")")
+
+
+def is_lax(text: pl.Series, kind: str) -> pl.Series:
+    """Values of an inferred column that parse as its type, and would not be written like that."""
+    if kind == "long":
+        return ~text.str.contains(INTEGER).fill_null(value=True)
+    if kind == "boolean":
+        return ~text.is_in(["true", "false"]).fill_null(value=True)
+    return pl.repeat(value=False, n=len(text), eager=True)
