@@ -11,10 +11,11 @@ from typing import Any, Literal
 from cdcloader.demo.dms_writer import DmsSettings, delta_type
 from tests.matrix.history import COLUMNS, TAME, TEXTS
 
-HEADERLESS, HEADER, PARQUET = "csv", "csv-header", "parquet"
+HEADERLESS, HEADER, PARQUET, JSON = "csv", "csv-header", "parquet", "json"
 TEXT = (HEADERLESS, HEADER)
-ALL = (*TEXT, PARQUET)
-NAMED = (HEADER, PARQUET)
+ALL = (*TEXT, PARQUET, JSON)
+DMS_FORMATS = (*TEXT, PARQUET)
+NAMED = (HEADER, PARQUET, JSON)
 COMBINED = (2, 4)
 
 
@@ -64,6 +65,7 @@ BASES = {
     HEADERLESS: Cell(HEADERLESS, DmsSettings(), {**_COLUMNS, "csv": {"header": False}}),
     HEADER: Cell(HEADER, DmsSettings(header=True), _COLUMNS),
     PARQUET: Cell(PARQUET, DmsSettings("parquet")),
+    JSON: Cell(JSON, DmsSettings("json"), _COLUMNS),
 }
 
 
@@ -131,8 +133,11 @@ SETTINGS = [
     Setting("CdcInsertsOnly with Op", "op", dms={"include_op_for_full_load": True, "cdc_inserts_only": True}),
     Setting("CdcInsertsAndUpdates with Op", "op",
             dms={"include_op_for_full_load": True, "cdc_inserts_and_updates": True}),
+    Setting("CdcInsertsOnly without Op", "op", ALL, {"cdc_inserts_only": True}, {"changes_without_op": "insert"}),
+    Setting("CdcInsertsAndUpdates without Op", "op", ALL,
+            {"cdc_inserts_and_updates": True}, {"changes_without_op": "insert"}),
     Setting("MaxFileSize: 17 LOAD files", "load", parts={"load_files": 17}),
-    Setting("no full load", "load", (HEADERLESS, *NAMED), parts={"load_files": 0}),
+    Setting("no full load", "load", parts={"load_files": 0}),
     Setting("control tables", "beside", parts={"beside": {
         "sales/awsdms_apply_exceptions/LOAD00000001.csv": b"1\n",
         "s3_validation_failures/x/LOAD00000001.csv": b"1\n",
@@ -142,11 +147,17 @@ SETTINGS = [
     }}),
     Setting("CsvDelimiter ;", "delimiter", TEXT, {"delimiter": ";"}, _csv(delimiter=";")),
     Setting("CsvDelimiter tab", "delimiter", TEXT, {"delimiter": "\t"}, _csv(delimiter="\t")),
+    Setting("CsvDelimiter ||", "delimiter", TEXT, {"delimiter": "||"}, _csv(delimiter="||")),
+    Setting("CsvDelimiter 0x1F", "delimiter", TEXT, {"delimiter": "\x1f"}, _csv(delimiter="\x1f")),
+    Setting("CsvRowDelimiter CR LF", "row", TEXT, {"row_delimiter": "\r\n"}),
+    Setting("CsvRowDelimiter CR", "row", TEXT, {"row_delimiter": "\r"}),
+    Setting("CsvRowDelimiter CR LF alone", "row", TEXT, {"row_delimiter": "\r\n"}, _csv(row_delimiter="\r\n")),
+    Setting("CsvRowDelimiter ~ LF ~", "row", TEXT, {"row_delimiter": "~\n~"}, _csv(row_delimiter="~\n~")),
     Setting("CsvNullValue NULL", "null", TEXT, {"null_value": "NULL"}, _csv(null_values=["NULL"])),
     Setting("Rfc4180 off", "delimiter", TEXT, {"rfc4180": False, "delimiter": "|"}, _csv(quote=None, delimiter="|"),
             {"texts": TAME}),
-    Setting("timestamps of whole seconds", "scale", TEXT, {"datetime_scale": 0}),
-    Setting("timestamps of milliseconds", "scale", TEXT, {"datetime_scale": 3}),
+    Setting("timestamps of whole seconds", "scale", (*TEXT, JSON), {"datetime_scale": 0}),
+    Setting("timestamps of milliseconds", "scale", (*TEXT, JSON), {"datetime_scale": 3}),
     Setting("ParquetVersion 2.0", "version", (PARQUET,), {"parquet_version": "2.0"}),
     Setting("EncodingType rle-dictionary", "encoding", (PARQUET,), {"encoding_type": "rle-dictionary"}),
     Setting("ParquetTimestampInMillisecond", "scale", (PARQUET,), {"parquet_timestamp_in_millisecond": True}),
@@ -156,7 +167,7 @@ SETTINGS = [
             {"added_columns": ("AR_H_STREAM_POSITION", "AR_H_TIMESTAMP", "AR_H_OPERATION", "AR_H_USER")}),
     Setting("add-before-image-columns", "before", NAMED, {"before_images": ("id", "part", "text")}),
     Setting("timestamps naive", "naive", (PARQUET,), config={"timestamps": "naive"}),
-    Setting("timestamps naive", "naive", TEXT,
+    Setting("timestamps naive", "naive", (*TEXT, JSON),
             config={"timestamps": "naive", "columns": {**_COLUMNS["columns"], "at": "timestamp_ntz"}}),
     Setting("partition_by", "partition", config={"partition_by": ["part"]}),
     Setting("copy_on_write", "mode", config={"write_mode": "copy_on_write"}),

@@ -119,7 +119,7 @@ class History:
         """A new key; the other columns hold hard values, or NULL."""
         chance = self.chance
         self._last_id += 1
-        digits = 0 if self.settings.format == "csv" and self.settings.datetime_scale == 0 else 3
+        digits = 0 if self.settings.format != "parquet" and self.settings.datetime_scale == 0 else 3
         if not self.settings.parquet_timestamp_in_millisecond and digits and self.settings.datetime_scale == 6:
             digits = 6
         at = datetime(1890 + chance.randrange(300), 1 + chance.randrange(12), 3, chance.randrange(24), 2, 3, tzinfo=UTC)

@@ -67,6 +67,8 @@ PARQUET_FILES = [
 ]
 
 
+JSON_DMS = DmsSettings("json", timestamp_column="ts")
+JSON_FILES = [render_cdc(JSON_DMS, COLUMNS, CHANGES), render_load(JSON_DMS, COLUMNS, ROWS)]
 ZIPPED = csv_file(gzip=True)
 FORMS = [KEYED, replace(KEYED, known=()), replace(KEYED, primary_key=None)]
 seeds = st.integers(0, 2**64)
@@ -109,6 +111,16 @@ def check_parquet(content, form):
             assert rows_in(chunks) == pq.ParquetFile(io.BytesIO(content)).metadata.num_rows
 
 
+def check_json(content, load):
+    """Each line that is not blank is a row or a reject."""
+    file = raw_file(content, "json", "load" if load else "cdc")
+    for form in [KEYED, replace(KEYED, known=())] if load else [KEYED]:
+        for size in PIECES:
+            chunks = read_whole(file, replace(form, timestamp_column="ts"), size)
+            if chunks is not None:
+                assert rows_in(chunks) == sum(bool(line.strip()) for line in content.split(b"\n"))
+
+
 def check_damaged_csv(seed):
     chance = Random(seed)
     load, header = chance.choice(sorted(CSV_FILES))
@@ -130,11 +142,17 @@ def check_damaged_parquet(seed):
     check_parquet(damaged(chance.choice(PARQUET_FILES), chance), chance.choice(FORMS))
 
 
-CHECKS = [check_damaged_csv, check_random_text, check_damaged_gzip, check_damaged_parquet]
+def check_damaged_json(seed):
+    chance = Random(seed)
+    load = chance.random() < 0.5
+    check_json(damaged(JSON_FILES[load], chance) if chance.random() < 0.8 else random_text(chance), load)
+
+
+CHECKS = [check_damaged_csv, check_random_text, check_damaged_gzip, check_damaged_parquet, check_damaged_json]
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds)
 def test_a_damaged_file_loses_no_row(check, seed):
     """Each row of a damaged file is read or rejected, by its number; else the file is refused with a hint."""
@@ -144,7 +162,7 @@ def test_a_damaged_file_loses_no_row(check, seed):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("check", CHECKS)
-@settings(max_examples=5_000, deadline=None)
+@settings(max_examples=2_000, deadline=None)
 @given(seed=seeds)
 def test_thousands_of_damaged_files_lose_no_row(check, seed):
     """As above, for longer."""
