@@ -52,6 +52,7 @@ class History:
     _source: dict[tuple[Any, ...], Row] = field(default_factory=dict)
     _last_id: int = 0
     _number: int = 0
+    _last: datetime = datetime.min.replace(tzinfo=UTC)
 
     def load(self, count: int) -> list[Row]:
         """The rows of a full load."""
@@ -62,9 +63,10 @@ class History:
         return list(self._source.values())
 
     def changes(self, count: int, at: datetime) -> list[Change]:
-        """Further changes, committed in the hour before `at`, in their order."""
-        start = at - timedelta(hours=1)
-        return [change for place in range(count) for change in self._change(start + timedelta(hours=1) * place / count)]
+        """Further changes in their order, committed in the hour before `at`, and after those before them."""
+        start = max(at - timedelta(hours=1), self._last)
+        self._last = at
+        return [change for place in range(count) for change in self._change(start + (at - start) * place / count)]
 
     def _change(self, time: datetime) -> Iterator[Change]:
         kind = self.chance.choice("IIUUUUDR" + ("KK" if self.moves_keys else ""))
