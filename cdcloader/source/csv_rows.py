@@ -146,7 +146,7 @@ class _Reader(TextReader):
         return len(self.columns.names) == 1
 
     def read(self, piece: Piece, csv: CsvFormat, first: int) -> tuple[Chunk, int]:
-        """The piece's chunk, and how many of its rows have a wrong number of fields."""
+        """The piece's chunk, and how many of its rows have a wrong number of fields, or are not UTF-8."""
         fast = None
         if not piece.skipped:
             tries = (self._fast(piece, csv, decimals_as_text=way) for way in (True, False))
@@ -283,7 +283,7 @@ class _Reader(TextReader):
             pl.Series([raw.rstrip("\r\n") for _, raw in broken], dtype=pl.String),
         )
         rejects = pl.concat([chunk.rejects, rejects]).sort("row")
-        return Chunk(chunk.rows, rejects, total, chunk.misfits), len(invalid)
+        return Chunk(chunk.rows, rejects, total, chunk.misfits), len(invalid) + len(sifted.skipped)
 
     def _texts(self, text: memoryview, csv: CsvFormat, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
         """All of the file's columns as text."""

@@ -12,11 +12,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from polars.testing import assert_series_equal
+from polars.testing import assert_frame_equal, assert_series_equal
 
-from cdcloader.changes.schema import polars_type
+from cdcloader.changes.schema import Field, polars_type
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.demo.legacy_types import without_logical_types
+from tests.readers import by_duckdb
 
 UTC = dt.UTC
 DAYS = [dt.date(1, 1, 1), dt.date(1899, 12, 31), dt.date(1970, 1, 1), dt.date(9999, 12, 31)]
@@ -51,26 +52,63 @@ TYPES = {
 }  # fmt: skip
 
 
-def in_csv(kind, values, op):
-    text = TYPES[kind][3]
-    rows = [f"{op}{place},{'' if value is None else text(value)}\n" for place, value in enumerate(values)]
-    return "".join(["Op,id,v\n" if op else "id,v\n", *rows]).encode()
+ROWS = 1 + max(len(values) for _, _, values, _ in TYPES.values())
 
 
-def in_json(kind, values, op):
-    delta, _, _, text = TYPES[kind]
+def values_of(kind, turn):
+    """The type's values and NULLs, one for each row; `turn` moves them on by so many rows."""
+    values = [*TYPES[kind][2], *[None] * ROWS][:ROWS]
+    return values[-turn:] + values[:-turn] if turn else values
+
+
+def in_csv(turn, op):
+    columns = [[_csv_text(kind, value) for value in values_of(kind, turn)] for kind in TYPES]
+    rows = [",".join([*op[:1], str(place), *row]) for place, row in enumerate(zip(*columns, strict=True))]
+    return "\n".join([",".join([*(["Op"] if op else []), "id", *TYPES]), *rows, ""]).encode()
+
+
+def _csv_text(kind, value):
+    return "" if value is None else TYPES[kind][3](value)
+
+
+def in_json(turn, op):
+    columns = [[_json_text(kind, value) for value in values_of(kind, turn)] for kind in TYPES]
     lines = []
-    for place, value in enumerate(values):
-        shown = "null" if value is None else text(value)
-        if value is not None and (delta in ("string", "date", "timestamp", "binary") or shown[-1] in "fn"):
-            shown = json.dumps(shown.strip('"') if delta == "binary" else value if delta == "string" else shown)
-        lines.append(
-            f'{{{f"{chr(34)}Op{chr(34)}:{chr(34)}{op[0]}{chr(34)}," if op else ""}"id":{place},"v":{shown}}}\n'
-        )
-    return "".join(lines).replace(":+", ":").encode()
+    for place, row in enumerate(zip(*columns, strict=True)):
+        members = [*([f'"Op":"{op}"'] if op else []), f'"id":{place}']
+        members += [f"{json.dumps(kind)}:{text}" for kind, text in zip(TYPES, row, strict=True)]
+        lines.append("{" + ",".join(members) + "}\n")
+    return "".join(lines).encode()
 
 
-def in_parquet(kind, values, op, version, unit):
+def _json_text(kind, value):
+    """Numbers and booleans as JSON has them, everything else as a string."""
+    delta, _, _, text = TYPES[kind]
+    if value is None:
+        return "null"
+    if delta == "string":
+        return json.dumps(value)
+    if delta in ("binary", "date", "timestamp"):
+        return json.dumps(text(value).strip('"'))
+    shown = text(value).removeprefix("+")
+    return json.dumps(shown) if shown[-1] in "fn" else shown
+
+
+def in_parquet(turn, op, version, unit):
+    arrays = {"Op": pa.array([op] * ROWS)} if op else {}
+    arrays |= {"id": pa.array(range(ROWS), pa.int64())}
+    arrays |= {kind: _parquet_column(kind, values_of(kind, turn), unit) for kind in TYPES}
+    out = io.BytesIO()
+    pages = "2.0" if version == "2.6" else "1.0"
+    pq.write_table(
+        pa.table(arrays), out, version=version, data_page_version=pages, store_schema=False,
+        write_time_adjusted_to_utc=True,
+    )  # fmt: skip
+    # The old kind of files names no logical types.
+    return out.getvalue() if version == "2.6" else without_logical_types(out.getvalue())
+
+
+def _parquet_column(kind, values, unit):
     arrow = TYPES[kind][1]
     if pa.types.is_time(arrow):
         values = [value and dt.time.fromisoformat(value) for value in values]
@@ -80,16 +118,7 @@ def in_parquet(kind, values, op, version, unit):
         arrow = pa.timestamp(unit, "UTC")
     elif pa.types.is_uint64(arrow):
         values = [value if value is None else int(value) for value in values]
-    table = pa.table({"id": pa.array(range(len(values)), pa.int64()), "v": pa.array(values, arrow)})
-    if op:
-        table = table.add_column(0, "Op", pa.array([op[0]] * len(values)))
-    out = io.BytesIO()
-    pages = "2.0" if version == "2.6" else "1.0"
-    pq.write_table(
-        table, out, version=version, data_page_version=pages, store_schema=False, write_time_adjusted_to_utc=True
-    )
-    # The old kind of files names no logical types.
-    return out.getvalue() if version == "2.6" else without_logical_types(out.getvalue())
+    return pa.array(values, arrow)
 
 
 WRITERS = {
@@ -101,27 +130,40 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("form", WRITERS)
-@pytest.mark.parametrize("kind", TYPES)
-def test_a_value_of_each_type_is_what_it_was(make_world, kind, form):
-    """A value of each type of DMS, NULL among them, is in the table as it was, from LOAD and CDC file alike."""
-    delta, _, values, _ = TYPES[kind]
-    suffix, write = WRITERS[form]
+@pytest.fixture(scope="module", params=WRITERS)
+def loaded(request, world_class, tmp_path_factory):
+    """The world, its table after the full load, and after each row was changed."""
+    suffix, write = WRITERS[request.param]
     settings = DmsSettings(format="parquet" if suffix == "parquet" else "csv")
-    world = make_world(dms=settings, columns=(("id", "long"), ("v", delta)))
-    world.put(f"LOAD00000001.{suffix}", write(kind, [*values, None], ""))
+    columns = (("id", "long"), *((kind, delta) for kind, (delta, _, _, _) in TYPES.items()))
+    world = world_class(tmp_path_factory.mktemp("types"), dms=settings, columns=columns)
+    world.put(f"LOAD00000001.{suffix}", write(0, ""))
     world.later(600)
     world.run()
-    expected = pl.Series("v", [*values, None], dtype=polars_type(delta))
-    seen = world.frame().sort("id")["v"]
-    assert_series_equal(seen, expected, check_exact=True)
-    changed = [None, *values]
-    world.put(f"{world.now:%Y%m%d-%H%M%S}000.{suffix}", write(kind, changed, "U,"))
+    full = world.frame().sort("id")
+    world.put(f"{world.now:%Y%m%d-%H%M%S}000.{suffix}", write(1, "U"))
     world.later()
     world.run()
-    assert_series_equal(
-        world.frame().sort("id")["v"], pl.Series("v", changed, dtype=polars_type(delta)), check_exact=True
-    )
+    return world, full, world.frame().sort("id")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_value_of_each_type_is_what_it_was(loaded, kind):
+    """A value of each type of DMS, NULL among them, is in the table as it was, from LOAD and CDC file alike."""
+    world, full, changed = loaded
+    delta = TYPES[kind][0]
     fields = {field.name: field.type.type for field in deltalake.DeltaTable(world.path).schema().fields}
-    assert fields["v"] == delta
+    assert fields[kind] == delta
+    for turn, frame in enumerate((full, changed)):
+        expected = pl.Series(kind, values_of(kind, turn), dtype=polars_type(delta))
+        assert_series_equal(frame[kind], expected, check_exact=True)
+
+
+def test_no_row_of_any_type_is_quarantined(loaded):
+    """All rows that were written are in the table, as DuckDB sees it too."""
+    world, full, changed = loaded
+    assert (full.height, changed.height) == (ROWS, ROWS)
     assert not list((world.root / "lake").glob("_quarantine/**/*.parquet"))
+    schema = tuple(Field(kind, delta) for kind, (delta, _, _, _) in TYPES.items())
+    seen = by_duckdb(world.path, (Field("id", "long"), *schema)).sort("id")
+    assert_frame_equal(seen, changed, check_exact=True)

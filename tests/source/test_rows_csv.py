@@ -164,8 +164,22 @@ def test_other_encodings() -> None:
     chunk = load("Op,id,name\nI,1,a\nI,2,é\nI,3,c\n".encode("latin-1"), fmt())
     assert chunk.rows.select("id", ROW).rows() == [(1, 1), (3, 3)]
     assert chunk.rejects.drop("file").rows() == [(2, "the text is not UTF-8", "I,2,\\xe9")]
-    with pytest.raises(TableError, match="UTF-16"):
-        load("Op,id,name\n".encode("utf-16"), fmt())
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        with pytest.raises(TableError, match=r"s/t/f\.csv: the file is UTF-16"):
+            load("Op,id,name\n".encode(encoding), fmt())
+
+
+def test_a_file_in_another_encoding_is_refused() -> None:
+    """Where not one row is UTF-8 the file as a whole is not, and none of it is quarantined row by row."""
+    for text in ("Op,id,name\nI,1,é\nI,2,ü\n", "I,1,é\nI,2,ü\n"):
+        with pytest.raises(TableError, match=r"s/t/f\.csv: not one row of the file is UTF-8"):
+            load(text.encode("latin-1"), fmt())
+
+
+def test_a_type_is_not_inferred_from_infinite_moments() -> None:
+    """A column of dates and infinity is text, because infinity would be another value as a date."""
+    text = "Op,id,day\nI,1,2024-01-01\nI,2,infinity\n"
+    assert [field.type for field in describe([source(text)], fmt(known=()))] == ["long", "string"]
 
 
 def test_every_row_too_wide_stops_the_table() -> None:
@@ -289,6 +303,19 @@ def test_every_type() -> None:
         ("decimal(38,0)", "9" * 38, Decimal("9" * 38)),
         ("decimal(38,30)", "1." + "1" * 30, Decimal("1." + "1" * 30)),
         ("decimal(38,30)", "1" * 9, None),
+        ("timestamp", "infinity", dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("timestamp_ntz", "-Infinity", dt.datetime(1, 1, 1)),  # noqa: DTZ001 (without a zone)
+        ("date", "infinity", dt.date(9999, 12, 31)),
+        ("date", "-infinity", dt.date(1, 1, 1)),
+        ("date", "0001-01-01", dt.date(1, 1, 1)),
+        ("timestamp", "1899-12-31 23:59:59.5", dt.datetime(1899, 12, 31, 23, 59, 59, 500000, UTC)),
+        ("timestamp", "4713-01-01 00:00:00 BC", None),
+        ("double", "1e400", None),
+        ("double", "-Infinity", -math.inf),
+        ("float", "1e39", None),
+        ("float", "INF", math.inf),
+        ("boolean", "T", True),
+        ("boolean", "0", False),
         ("byte", "128", None),
         ("integer", "0x1F", None),
         ("boolean", "FALSE", False),
