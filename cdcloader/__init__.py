@@ -27,7 +27,8 @@ no I/O, read no clock and log nothing.
       locate.py                  keys -> (file, row): pruning.py, row_groups.py, key_index.py; key_cache.py keeps what
                                  was read in memory, key_folder.py on local disk
       strategy.py         pure   what was hit -> the write plan
-      apply.py                   a batch's net changes -> files to add and to remove
+      apply.py                   a batch's net changes -> files to add and to remove; old_values.py reads what partial
+                                 rows keep
       datafiles.py               writes Parquet in key order, with Delta statistics (statistics.py, pure)
       deletion_vectors.py pure   encode, decode; vectors.py reads, keeps and writes them
       quarantine.py              rows that could not be applied
@@ -42,7 +43,7 @@ no I/O, read no clock and log nothing.
     web/                /metrics, /livez, /readyz, /status, the page
     objects/            lists, reads and writes objects: S3 or a local folder
     changes/            what the rows mean
-      net.py              pure   rows -> one net change per key
+      net.py              pure   rows -> one net change per key; changed_keys.py: the old key's row is deleted
       schema.py           pure   columns and their Delta types; batch schema against table schema
       type_names.py       pure   how types are spelled; a config is read without Polars
     metrics.py          every metric

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cdcloader.config import Config, Csv, DynamoDBState, Http, MemoryState, SQLiteState, load_config
 from cdcloader.config.environment import models_in
+from cdcloader.config.models import BeforeImage
 from cdcloader.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"
@@ -304,7 +305,8 @@ def test_column_types_are_normalised(tmp_path: Path) -> None:
         ({"delimiter": "'", "quote": "'"}, "quote", "cannot be told apart"),
         ({"header": "maybe"}, "header", "none of auto, true, false"),
         ({"null_values": [None]}, "null_values[0]", "put it in quotes"),
-        ({"no_supplemental_value": "?"}, "no_supplemental_value", "partial rows are not supported yet"),
+        ({"no_supplemental_value": ""}, "no_supplemental_value", "would be NULL too"),
+        ({"no_supplemental_value": "NULL", "null_values": ["", "NULL"]}, "no_supplemental_value", "would be NULL too"),
         ({"delimter": ";"}, "delimter", "did you mean 'delimiter'"),
     ],
 )
@@ -463,3 +465,31 @@ def test_an_override_of_a_section_that_is_none_is_no_crash(tmp_path: Path) -> No
     environ = {"CDCLOADER_BATCH__MAX_FILES": "1", "CDCLOADER_DEFAULTS__CSV__QUOTE": "x"}
     config = {**SMALLEST, "batch": "x", "defaults": [1], "tables": {"a": 1}}
     assert set(faults(tmp_path, config, environ)) == {"batch", "defaults", "tables"}
+
+
+def test_partial_rows_need_a_key_and_other_columns(tmp_path: Path) -> None:
+    """What has no effect, or none that could be meant, is a fault; a default may be taken back."""
+    keep = {"partial_updates": "keep"}
+    assert "no primary_key" in table_faults(tmp_path, **keep, primary_key=None)["tables[0].partial_updates"]
+    columns = {"partial_columns": ["id", "v"]}
+    assert "never kept" in table_faults(tmp_path, **keep, **columns)["tables[0].partial_columns"]
+    assert "without partial_updates: keep" in table_faults(tmp_path, **columns)["tables[0].partial_columns"]
+    tables = [
+        {"source": "a/b", "primary_key": ["id"], "partial_columns": "v"},
+        {"source": "a/c", "primary_key": None, "partial_updates": "overwrite"},
+    ]
+    read = load(tmp_path, defaults=keep, tables=tables)
+    assert [table.partial_updates for table in read.tables] == ["keep", "overwrite"]
+    assert read.tables[0].partial_columns == ("v",)
+
+
+def test_before_images_have_a_name_or_are_switched_off(tmp_path: Path) -> None:
+    """A prefix and a suffix that are both empty would make every column one."""
+    faulty = table_faults(tmp_path, before_image={"prefix": ""})
+    assert "before_image: null" in faulty["tables[0].before_image.suffix"]
+    tables = [
+        {"source": "a/b", "primary_key": ["id"], "before_image": {"prefix": "", "suffix": "_OLD"}},
+        {"source": "a/c", "primary_key": ["id"], "before_image": None},
+    ]
+    images = [table.before_image for table in load(tmp_path, tables=tables).tables]
+    assert images == [BeforeImage(prefix="", suffix="_OLD"), None]

@@ -225,11 +225,26 @@ class Csv(Model):
                 raise ValueError(f"{shown(value)} and the {name} {shown(other)} cannot be told apart")
         return value
 
-    @checks("no_supplemental_value", mode="before")
+    @checks("no_supplemental_value")
     @classmethod
-    def _no_partial_rows(cls, value: object) -> None:
-        if value is not None:
-            raise ValueError("partial rows are not supported yet; leave it null")
+    def _tells_apart(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value == "" or (value is not None and value in info.data.get("null_values", ())):
+            raise ValueError(f"{shown(value)} would be NULL too; it should be another text")
+        return value
+
+
+class BeforeImage(Model):
+    """How DMS names the columns that hold values as they were before a change (add-before-image-columns)."""
+
+    prefix: str = "BI_"
+    suffix: str = Field(default="", validate_default=True)
+
+    @checks("suffix")
+    @classmethod
+    def _differs(cls, value: str, info: ValidationInfo) -> str:
+        if not value and not info.data.get("prefix", "BI_"):
+            raise ValueError("prefix and suffix are empty; write before_image: null where there are no before-images")
+        return value
 
 
 class TableDefaults(Model):
@@ -245,6 +260,9 @@ class TableDefaults(Model):
     op_column: Name | None = None
     changes_without_op: Literal["refuse", "insert"] = "refuse"
     keep_columns: Names = ()
+    before_image: BeforeImage | None = BeforeImage()
+    partial_updates: Literal["overwrite", "keep"] = "overwrite"
+    partial_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
@@ -260,6 +278,23 @@ class Table(TableDefaults):
         default_factory=lambda data: data["source"], validate_default=True
     )
     primary_key: Key
+
+    @checks("partial_updates")
+    @classmethod
+    def _keyed(cls, value: str, info: ValidationInfo) -> str:
+        if value == "keep" and "primary_key" in info.data and info.data["primary_key"] is None:
+            raise ValueError("keeps values of the row with the same key; the table has no primary_key")
+        return value
+
+    @checks("partial_columns")
+    @classmethod
+    def _kept_by_name(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if names and info.data.get("partial_updates") == "overwrite":
+            raise ValueError("says nothing without partial_updates: keep")
+        keys = [name for name in names if name in (info.data.get("primary_key") or ())]
+        if keys:
+            raise ValueError(f"names {', '.join(map(repr, keys))} of the primary_key, which are never kept")
+        return names
 
 
 class Config(Model):

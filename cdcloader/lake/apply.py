@@ -11,7 +11,7 @@ import polars as pl
 from pyroaring import BitMap64
 
 from cdcloader.changes.net import DELETE, OP
-from cdcloader.lake import datafiles, locate, strategy
+from cdcloader.lake import datafiles, locate, old_values, strategy
 from cdcloader.lake.datafiles import POSITION, Numbers
 from cdcloader.lake.key_index import NET
 from cdcloader.lake.load import FullLoad
@@ -64,7 +64,8 @@ class Application:
     """Plans and writes one batch against a snapshot; nobody sees its files before they are committed.
 
     `add` takes the net changes in one frame or, where they are larger than memory, in passes: frames with the
-    table's columns and `OP`, sorted by key, no key in two of them. In an insert-only table every row is inserted.
+    table's columns, `OP` and maybe `UNSET` columns, sorted by key, no key in two of them. What a row leaves unset is
+    read from the table. In an insert-only table every row is inserted.
     The rows of the first pass wait for a second one; from then on they are written as they come, in files that
     grow to at most `piece_bytes`.
     """
@@ -82,6 +83,10 @@ class Application:
 
     def add(self, net: pl.DataFrame) -> None:
         """Take a pass: locate its keys, and keep or write its new rows."""
+        for part in old_values.parts(net, self._files, self._piece_bytes):
+            self._add(part)
+
+    def _add(self, net: pl.DataFrame) -> None:
         net = net.with_row_index(NET)
         located = self._locate(net)
         self._count(net, located)
@@ -92,7 +97,7 @@ class Application:
                 self._found[number] = _File(found.rows, found.first, hits)
             else:
                 kept.hits |= hits
-        upserts = net.filter(pl.col(OP) != DELETE)
+        upserts = old_values.completed(self._target, net.filter(pl.col(OP) != DELETE), located)
         self._passes += 1
         if self._passes == 1:
             self._waiting = (upserts, located)

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyroaring import BitMap64
 
@@ -27,6 +28,8 @@ POSITION = "__position"
 Numbers = np.ndarray[Any, Any]
 ROW_GROUP_BYTES = 8 << 20
 _ROW_GROUP_ROWS = (8_192, 122_880)
+# Column chunks of a row group are read with about this much more than is needed.
+_ROWS_BUFFER_BYTES = 64 << 10
 
 
 def write(
@@ -135,6 +138,39 @@ def read(
         raise _unreadable(error, objects.path_of(key_of(table, file))) from error
     frame = live_rows(frame, dead_rows(objects, table, file) if dead is None else dead)
     return frame.select(POSITION, *(_column(name, stored, file, types[name]) for name in wanted))
+
+
+def read_rows(
+    objects: Objects,
+    table: str,
+    file: DataFile,
+    schema: Schema,
+    *,
+    columns: Sequence[str],
+    positions: Numbers,
+) -> pl.DataFrame:
+    """Some rows of a data file, by their rising `positions`, as `read` gives them; only their row groups are read."""
+    types, key = polars_schema(schema), key_of(table, file)
+    frames, start = [], 0
+    try:
+        with objects.open_reader(key, buffer_bytes=_ROWS_BUFFER_BYTES) as source:
+            parquet = pq.ParquetFile(source)
+            stored = set(parquet.schema_arrow.names) - set(file.partition_values)
+            wanted = [name for name in columns if name in stored]
+            for number in range(parquet.num_row_groups) if len(positions) else ():
+                end = start + parquet.metadata.row_group(number).num_rows
+                inside = positions[np.searchsorted(positions, start) : np.searchsorted(positions, end)]
+                if len(inside):
+                    places = pl.Series(POSITION, inside.astype(np.uint32))
+                    group = pl.DataFrame(pl.from_arrow(parquet.read_row_group(number, columns=wanted)))
+                    picked = group[places - start] if wanted else group
+                    frames.append(pl.DataFrame([places, *picked.get_columns()]))
+                start = end
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(error, objects.path_of(key)) from error
+    rows = pl.concat(frames) if frames else pl.DataFrame(schema={POSITION: pl.UInt32})
+    stored &= set(rows.columns)
+    return rows.select(POSITION, *(_column(name, stored, file, types[name]) for name in columns))
 
 
 def _unreadable(error: Exception, where: str) -> CdcloaderError:

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from cdcloader.changes import net
 from cdcloader.errors import TransientError
 
 Place = tuple[tuple[bool, bool, Any], ...]
@@ -33,7 +34,8 @@ _COMPRESSION = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 class Spill:
     """Runs of rows that stand in `order`; of rows with the same `key` (part of the order), the highest rank stays.
 
-    Columns in `sequence` say before the rank which row is the highest; NULL is the lowest.
+    Columns in `sequence` say before the rank which row is the highest; NULL is the lowest. Rows that may be partial are
+    netted (`changes.net`) in that order.
     `piece_bytes` is what one of the few frames in memory may take. TransientError when the disk is full.
     """
 
@@ -141,12 +143,12 @@ class Spill:
         """The same rows in longer runs; this spill is closed."""
         fewer = Spill(self._order, self._key, self._piece_bytes, self._sequence)
         for first in range(0, len(self._bounds), _FAN_IN):
-            fewer._add(self._merge(range(first, first + _FAN_IN)))
+            fewer._add(self._merge(range(first, first + _FAN_IN), whole=False))
         self.close()
         return fewer
 
-    def _merge(self, runs: range | None = None) -> Iterator[pl.DataFrame]:
-        """The rows of some runs in order, each key once; they keep their ranks."""
+    def _merge(self, runs: range | None = None, *, whole: bool = True) -> Iterator[pl.DataFrame]:
+        """The rows of some runs in order, each key once if they are the `whole`; they keep their ranks."""
         if not self._index:
             return
         index = pl.concat(self._index)
@@ -171,7 +173,7 @@ class Spill:
             # What waits for the one who asks must not hold more than it needs.
             del frame
             if done.height:
-                done = self._sorted(done)
+                done = self._sorted(done, whole=whole)
                 yield done
             del done
 
@@ -193,13 +195,17 @@ class Spill:
             before = less | (column.eq_missing(limit) & before)
         return before
 
-    def _sorted(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _sorted(self, frame: pl.DataFrame, *, whole: bool) -> pl.DataFrame:
         if not self._key:
             return frame.sort(self._order, maintain_order=True)
         ordered = frame.sort(self._order)
         if not repeated(ordered, self._order).any():
             return ordered
-        ordered = frame.sort([*self._order, *self._sequence, _RANK])
+        partial = bool(net.unset_columns(frame.columns))
+        # Of one run the rows of a key stand in their order, which a stable sort keeps.
+        ordered = frame.sort([*self._order, *self._sequence, _RANK], maintain_order=partial)
+        if partial:
+            return net.net_changes(ordered, self._key) if whole or net.can_be_netted_again(frame.columns) else ordered
         return ordered.filter(~repeated(ordered, self._order))
 
 

@@ -28,8 +28,9 @@ UPKEEP = "upkeep"
 class Account:
     """What one commit did: where the table then stands, the raw files applied, and every row of them.
 
-    rows_in = inserted + updated + deleted + noop + superseded + quarantined. `skipped` are all the files that an
-    operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
+    rows_in = inserted + updated + deleted + noop + superseded + quarantined. A row that changed its key is two changes,
+    and counts twice in `rows_in`: the old key is deleted, the new one inserted or updated. `skipped` are all the files
+    that an operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
     """
 
     generation: int

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from cdcloader.changes.net import DELETE, FILE, OP, ROW, sequence_columns
+from cdcloader.changes.net import DELETE, FILE, OP, ROW, net_plan, picked, sequence_columns, unset_columns
 
 BATCH = "__batch"
 _COUNT, _OURS = "__count", "__actual"
@@ -70,11 +70,14 @@ class Digest:
 
 
 def latest(changes: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """The last change of each key, of changes that come in any order.
+    """The last change of each key, of changes that come in any order; of partial rows, what they amount to.
 
     They are ordered by `BATCH` (if there is one), sequence, file and row; a NULL sequence is the oldest.
     """
     ordered = changes.sort(_order(changes), nulls_last=False)
+    if unset_columns(ordered.columns):
+        # The order is made; to the plan a sequence would come before the batch.
+        return picked(ordered, net_plan(ordered.drop(sequence_columns(ordered.columns)), key))
     return ordered.unique(list(key), keep="last", maintain_order=True)
 
 

@@ -28,6 +28,7 @@ from cdcloader.objects import Objects
 from cdcloader.source.actions import Limits
 from cdcloader.source.layouts import Naming, naming_of
 from cdcloader.source.names import RawFile
+from cdcloader.source.row_format import is_rule_added
 from cdcloader.source.rows import CsvFormat, FileInput, RowFormat
 
 _RELOAD_HINT = (
@@ -164,12 +165,16 @@ class Context:
                 delimiter=csv.delimiter,
                 quote=csv.quote,
                 null_values=tuple(csv.null_values),
+                no_supplemental_value=csv.no_supplemental_value,
                 row_delimiter=None if csv.row_delimiter == "auto" else csv.row_delimiter,
             ),
             timestamps=self.table.timestamps,
             timestamp_column=self.table.timestamp_column,
             sequence_by=self.table.sequence_by,
             keep_columns=self.table.keep_columns,
+            before_image=_images(self.table),
+            partial_updates=self.table.partial_updates,
+            partial_columns=self.table.partial_columns,
             op_column=self.table.op_column,
             changes_without_op=self.table.changes_without_op,
             listed=tuple(self.table.columns),
@@ -214,21 +219,32 @@ def overlay(schema: Schema, table: Table) -> Schema:
     """The table's columns with the types that the config gives, and the config's further columns behind them."""
     names = {column.name for column in schema}
     fixed = [Field(c.name, table.columns.get(c.name, c.type), c.nullable, c.metadata) for c in schema]
-    # A column of operations may be listed for its place in files without a header; the table does not get it.
-    listed = {
-        name: kind for name, kind in table.columns.items() if name not in names and not _is_dropped_op(name, table)
-    }
+    # A column of DMS's may be listed for its place in files without a header; the table does not get it.
+    listed = {name: kind for name, kind in table.columns.items() if name not in names and not _is_dropped(name, table)}
     return (*fixed, *(Field(name, kind) for name, kind in listed.items()))
 
 
-def _is_dropped_op(name: str, table: Table) -> bool:
-    return name.lower() == (table.op_column or "").lower() and name not in table.keep_columns
+def _is_dropped(name: str, table: Table) -> bool:
+    if name in table.keep_columns:
+        return False
+    is_operation = name.lower() == (table.op_column or "").lower()
+    return is_operation or is_rule_added(name, tuple(table.columns), _images(table))
+
+
+def _images(table: Table) -> tuple[str, str] | None:
+    """What stands before and behind a column's name in that of its before-image."""
+    image = table.before_image
+    return (image.prefix, image.suffix) if image is not None else None
 
 
 def check_columns(table: Table, schema: Schema, where: str) -> None:
-    """TableError when the config names key or partition columns that the table does not have."""
+    """TableError when the config names columns that the table does not have."""
     names = {column.name for column in schema}
-    for label, wanted in (("primary_key", table.primary_key or ()), ("partition_by", table.partition_by)):
+    for label, wanted in (
+        ("primary_key", table.primary_key or ()),
+        ("partition_by", table.partition_by),
+        ("partial_columns", table.partial_columns),
+    ):
         missing = [name for name in wanted if name not in names]
         if missing:
             raise TableError(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from cdcloader.changes.net import OP
+from cdcloader.changes.net import OP, unset_columns
 from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
@@ -125,7 +125,7 @@ def _passes(
     for number, frame in enumerate(passes):
         if number:
             keep_going()
-        yield frame.select(names)
+        yield frame.select(names + unset_columns(frame.columns))
 
 
 class _Keys:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from cdcloader.changes.net import net_places, sequence_columns
+from cdcloader.changes.net import can_be_netted_again, full_plan, net_plan, picked, sequence_columns
 from cdcloader.lake.spill import Spill
 from cdcloader.loader.context import Stopwatch
 
@@ -31,7 +31,7 @@ def net_passes(
     watch: Stopwatch,
     keep_going: Callable[[], None],
 ) -> Iterator[pl.DataFrame]:
-    """The last change of each key, in frames of about `pass_bytes` that follow each other in key order.
+    """The net change of each key, in frames of about `pass_bytes` that follow each other in key order.
 
     `frames` come in (file, row) order. At most about `batch_bytes` of them are in memory; TransientError when the
     disk is full that takes the rest. `keep_going` is called between frames once there is a rest.
@@ -43,14 +43,14 @@ def net_passes(
             if held.size > batch_bytes:
                 with watch.phase("net"):
                     rows = held.whole()
-                    places = net_places(rows, key)
-                    if 2 * places.len() <= rows.height:
+                    plan = _plan_of_part(rows, key)
+                    if 2 * plan.height <= rows.height:
                         # A few keys that change again and again need no disk.
-                        held.add(rows[places])
+                        held.add(picked(rows, plan))
                         continue
                     spill = spill or _Aside(key, sequence_columns(rows.columns), pass_bytes)
-                    spill.add(_parts(rows, places, pass_bytes // _PART_SHARE))
-                    del rows, places
+                    spill.add(_parts(rows, plan, pass_bytes // _PART_SHARE))
+                    del rows, plan
             if spill is not None:
                 keep_going()
         if spill is None:
@@ -100,7 +100,7 @@ class _Held:
 
 
 class _Aside:
-    """Netted pieces of a batch on disk, each in key order; of one key the later piece, or sequence value, stays."""
+    """Pieces of a batch on disk, each in key order and netted if that can be done again; merged, they are netted."""
 
     def __init__(self, key: Sequence[str], sequence: Sequence[str], pass_bytes: int) -> None:
         self._spill = Spill(key, key, pass_bytes, sequence)
@@ -120,24 +120,29 @@ class _Aside:
 def _held_passes(held: _Held, key: Sequence[str], pass_bytes: int) -> Iterator[pl.DataFrame]:
     if held.size:
         rows = held.whole()
-        yield from _parts(rows, net_places(rows, key), pass_bytes)
+        yield from _parts(rows, net_plan(rows, key), pass_bytes)
 
 
 def _spilled_passes(held: _Held, spill: _Aside, key: Sequence[str], pass_bytes: int) -> Iterator[pl.DataFrame]:
     if held.size:
         rows = held.whole()
-        spill.add(_parts(rows, net_places(rows, key), pass_bytes // _PART_SHARE))
+        spill.add(_parts(rows, _plan_of_part(rows, key), pass_bytes // _PART_SHARE))
         del rows
     yield from spill.merged()
 
 
-def _parts(rows: pl.DataFrame, places: pl.Series, size: int) -> Iterator[pl.DataFrame]:
-    """The rows at `places`, in frames of about `size` bytes."""
+def _plan_of_part(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """What of a part of a batch has to be kept until the rest is there: its net changes, where they tell enough."""
+    return net_plan(rows, key) if can_be_netted_again(rows.columns) else full_plan(rows, key)
+
+
+def _parts(rows: pl.DataFrame, plan: pl.DataFrame, size: int) -> Iterator[pl.DataFrame]:
+    """The rows of a plan, in frames of about `size` bytes."""
     step = max(1, int(rows.height * size / max(1, _bytes_of(rows))))
     start = 0
-    while start < places.len():
-        rest = places.len() - start
-        part = rows[places.slice(start, rest if rest < 1.5 * step else step)]
+    while start < plan.height:
+        rest = plan.height - start
+        part = picked(rows, plan.slice(start, rest if rest < 1.5 * step else step))
         while part.height > 1 and _bytes_of(part) > _TOO_LARGE * size:
             part = part.head(part.height // 2)
         start += part.height

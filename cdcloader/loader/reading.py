@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 
 import polars as pl
 
-from cdcloader.changes.net import OP, TIME, sequence_columns
+from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
 from cdcloader.changes.schema import Field, Schema, merge
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
@@ -26,8 +27,8 @@ _SMALL_SHARE = 4
 class Reading:
     """The rows of some inputs as `schema`: the table's columns as they will be after the batch.
 
-    `rows_in` counts every row of the files, `rows` those that became a change; `newest` is the newest commit time
-    that they tell. All are complete when `frames` has ended.
+    `rows_in` counts every row of the files, a row that changed its key twice; `rows` counts those that became a change,
+    or two; `newest` is the newest commit time that they tell. All are complete when `frames` has ended.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Reading:
         self.newest: datetime | None = None
 
     def frames(self, watch: Stopwatch) -> Iterator[pl.DataFrame]:
-        """The table's columns, `OP` and the `SEQ` columns of all rows, in order."""
+        """The table's columns, `OP`, the `SEQ` and the `UNSET` columns of all rows, in order."""
         chunks = self._chunks()
         while True:
             with watch.phase("read"):
@@ -49,13 +50,14 @@ class Reading:
             if chunk is None:
                 return
             self._beat()
-            self.rows_in += chunk.rows_in
-            self.rows += chunk.rows.height
+            rows = with_old_keys_deleted(chunk.rows)
+            self.rows_in += chunk.rows_in + rows.height - chunk.rows.height
+            self.rows += rows.height
             if chunk.rejects.height:
                 self.quarantine.add(chunk.rejects["file"][0], chunk.rejects)
-            self._note_time(chunk.rows)
-            names = [*(column.name for column in self.schema), OP, *sequence_columns(chunk.rows.columns)]
-            yield chunk.rows.select(names)
+            self._note_time(rows)
+            helpers = [OP, *sequence_columns(rows.columns), *unset_columns(rows.columns)]
+            yield rows.select([*(column.name for column in self.schema), *helpers])
 
     def _note_time(self, rows: pl.DataFrame) -> None:
         newest = rows[TIME].max()

@@ -16,7 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from cdcloader.changes.net import FILE, OP, ROW, sequence_columns
+from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.net import FILE, OP, ROW, UNSET, can_be_netted_again, sequence_columns
 from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
@@ -254,7 +255,7 @@ class _Comparison:
             for rows in self._read(group, names):
                 ordered = self._ordered(rows, first, names)
                 # A key that changes again and again would else make its part as large as its history.
-                again = bool(self._context.key) and group[0].kind is Kind.CDC
+                again = bool(self._context.key) and group[0].kind is Kind.CDC and can_be_netted_again(ordered.columns)
                 yield latest(ordered, self._context.key) if again else ordered
             first += len(group)
 
@@ -275,12 +276,13 @@ class _Comparison:
             )
             for chunk in chunks:
                 self._rows_in += chunk.rows_in
-                yield chunk.rows
+                yield with_old_keys_deleted(chunk.rows)
 
     def _ordered(self, rows: pl.DataFrame, first: int, names: Sequence[str]) -> pl.DataFrame:
         if not self._context.key:
             return rows.select(names)
-        rows = rows.select(*names, OP, *sequence_columns(rows.columns), pl.col(FILE) + first, ROW)
+        unset = [UNSET + name for name in names if UNSET + name in rows.columns]
+        rows = rows.select(*names, OP, *sequence_columns(rows.columns), *unset, pl.col(FILE) + first, ROW)
         if not self._held.batches:
             return rows
         batches = pl.Series([0] * len(self._held.loads) + [batch + 1 for batch in self._held.batches], dtype=pl.Int64)

@@ -18,6 +18,7 @@ from cdcloader.source.row_format import (
     RowFormat,
     columns_of,
     is_op,
+    is_rule_added,
     place_of,
     resolve,
     usual_time_places,
@@ -171,7 +172,8 @@ def _known_names(fmt: RowFormat) -> tuple[str, str, tuple[str, ...]]:
     op_name = kept_op[0] if kept_op else "Op"
     time_name = fmt.timestamp_column or (kept_time[0] if kept_time else "DMS_TIMESTAMP")
     dms = {name.lower() for name in (*kept_op, *kept_time, *([fmt.timestamp_column] if fmt.timestamp_column else []))}
-    # Where the config says which place the Op column has, the file's order is the config's, and not the table's.
-    known = fmt.listed if listed_op else tuple(field.name for field in fmt.known)
+    # Where the config says which place a column of DMS's has, the file's order is the config's, and not the table's.
+    listed = listed_op or any(is_rule_added(name, fmt.listed, fmt.before_image) for name in fmt.listed)
+    known = fmt.listed if listed else tuple(field.name for field in fmt.known)
     body = tuple(name for name in known if name.lower() not in dms)
     return op_name, time_name, body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import BinaryIO, cast
 
@@ -33,6 +33,7 @@ from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import Chunk, CsvFormat, FileInput, RowFormat
 from cdcloader.source.text_rows import TextReader, is_lax, types_in_use
 from cdcloader.source.text_values import FALSE_WORDS, TRUE_WORDS, digits_fit, parse_text
+from cdcloader.source.unlogged import holds_unlogged, without_unlogged
 
 _HEAD_BYTES = 2**16
 _BLOCK_BYTES = 2**22
@@ -148,7 +149,7 @@ class _Reader(TextReader):
     def read(self, piece: Piece, csv: CsvFormat, first: int) -> tuple[Chunk, int]:
         """The piece's chunk, and how many of its rows have a wrong number of fields, or are not UTF-8."""
         fast = None
-        if not piece.skipped:
+        if not piece.skipped and not holds_unlogged(piece.text, csv):
             tries = (self._fast(piece, csv, decimals_as_text=way) for way in (True, False))
             fast = next((frame for frame in tries if frame is not None), None)
         if fast is None:
@@ -264,7 +265,12 @@ class _Reader(TextReader):
         numbers, cut = _without(np.arange(first, first + total), [s.place for s in piece.skipped])
         numbers, not_utf8 = _without(numbers, [s.place for s in sifted.skipped])
         numbers, misshapen = _without(numbers, [row.number - 1 for row in invalid])
-        chunk = self.typed(texts, pl.Series(numbers, dtype=pl.Int64), lambda bad: self._raw(texts.filter(bad)))
+        values, unset = texts, list[pl.Series]()
+        if holds_unlogged(sifted.text, csv):
+            logged = self._texts(sifted.text, replace(csv, null_values=csv.nothings), [])
+            values, unset = without_unlogged(texts, logged, self.columns.op)
+        numbered = pl.Series(numbers, dtype=pl.Int64)
+        chunk = self.typed(values, numbered, lambda bad: self._raw(texts.filter(bad)), unset)
         broken = [
             *((s.reason, s.raw.decode(errors="backslashreplace")) for s in piece.skipped),
             *((s.reason, restored(s.raw.decode(errors="backslashreplace"), csv, self.fmt.csv)) for s in sifted.skipped),

@@ -99,7 +99,7 @@ def _parse(text: bytes, layout: Layout, names: Sequence[str], csv: CsvFormat) ->
             pc.ConvertOptions(
                 include_columns=list(names),
                 column_types=dict.fromkeys(names, pa.string()),
-                null_values=list(csv.null_values),
+                null_values=list(csv.nothings),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
             ),

@@ -143,9 +143,13 @@ def _reader(
                 hint="set the column's type under `columns`, or reload the table to take the new type",
             )
     types = {name: wanted[name] for name in found.columns.source}
+    images = {image: wanted[name] for name, image in found.columns.before if image not in types}
+    types |= images
     if only is not None:
-        # Text that has to be parsed may turn out to be no value, and a key NULL: either makes its row a reject.
-        wide = {*only, *(fmt.primary_key or ())}
+        # Text that has to be parsed may turn out to be no value, and a key NULL: either makes its row a reject. So does
+        # what is unset in a row that changes its key.
+        wide = {*only, *(fmt.primary_key or ()), *images}
+        wide |= {*fmt.unset_names(types)} if found.columns.before else set()
         few = {name: want for name, want in types.items() if name in wide or found.types[name] == "string" != want}
         fields = tuple(field for field in schema if field.name in few or field.name in wide)
         narrow = _Reader(file, fmt, fields, found, few, whole=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import polars as pl
 
-from cdcloader.changes.net import FILE, OP, ROW, SEQ, TIME
+from cdcloader.changes.changed_keys import BEFORE
+from cdcloader.changes.net import FILE, OP, ROW, SEQ, TIME, UNSET
 from cdcloader.changes.schema import Schema
 from cdcloader.errors import TableError
 
@@ -28,6 +29,15 @@ class CsvFormat:
     delimiter: str = ","
     quote: str | None = '"'
     null_values: tuple[str, ...] = ("",)
+    no_supplemental_value: str | None = None
+    """The text of a cell that the source did not log."""
+
+    @property
+    def nothings(self) -> tuple[str, ...]:
+        """All texts that are no value."""
+        token = self.no_supplemental_value
+        return self.null_values if token is None else (*self.null_values, token)
+
     row_delimiter: str | None = None
 
     @property
@@ -50,6 +60,23 @@ class RowFormat:
     timestamp_column: str | None = None
     sequence_by: tuple[str, ...] = ()
     keep_columns: tuple[str, ...] = ()
+    before_image: tuple[str, str] | None = ("BI_", "")
+    """What DMS puts before and behind a column's name to name its before-image; None where it writes none."""
+    partial_updates: str = "overwrite"
+    partial_columns: tuple[str, ...] = ()
+
+    def is_partial(self, name: str) -> bool:
+        """Whether NULL in a U says that the source did not log the column, which then keeps its value."""
+        if self.partial_updates != "keep" or self.primary_key is None or name in self.primary_key:
+            return False
+        return not self.partial_columns or name in self.partial_columns
+
+    def unset_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of some columns that a row may leave unset."""
+        if self.csv.no_supplemental_value is None or self.primary_key is None:
+            return tuple(name for name in names if self.is_partial(name))
+        return tuple(name for name in names if name not in self.primary_key)
+
     op_column: str | None = None
     changes_without_op: str = "refuse"
     listed: tuple[str, ...] = ()
@@ -89,12 +116,16 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A file's columns: `names` in the file's order, the two DMS columns, and those that the table gets."""
+    """A file's columns: `names` in the file's order, the two DMS columns, and those that the table gets.
+
+    `before` pairs key columns with the columns that hold them as they were before a change, if DMS writes these.
+    """
 
     names: tuple[str, ...]
     op: str | None
     time: str | None
     source: tuple[str, ...]
+    before: tuple[tuple[str, str], ...] = ()
 
 
 def resolve(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -145,22 +176,34 @@ def columns_of(names: Sequence[str], op: int | None, time: int | None, file: Fil
             "set changes_without_op: insert if all of its rows are rows to insert, or op_column to the name it has",
         )
     kept = set(fmt.keep_columns)
-    helpers = {name for name in names if is_rule_added(name, names)}
+    helpers = {name for name in names if is_rule_added(name, names, fmt.before_image)}
     source = tuple(
         name for place, name in enumerate(names) if name in kept or (place not in dms and name not in helpers)
     )
-    columns = Columns(tuple(names), None if op is None else names[op], None if time is None else names[time], source)
+    before = {name: before_image_of(name, names, fmt.before_image) for name in names if file.kind == "cdc"}
+    images = tuple((key, name) for key in fmt.primary_key or () for name, of in before.items() if of == key)
+    op_name, time_name = (None if place is None else names[place] for place in (op, time))
+    columns = Columns(tuple(names), op_name, time_name, source, images)
     _require(fmt.primary_key or (), columns.source, "key column", file, columns)
     _require(fmt.sequence_by, columns.names, "sequence_by column", file, columns)
     return columns
 
 
-def is_rule_added(name: str, names: Sequence[str]) -> bool:
-    """Columns that DMS transformation rules add: before images (BI_) and replication headers (AR_H_)."""
+def is_rule_added(name: str, names: Sequence[str], image: tuple[str, str] | None) -> bool:
+    """Columns that DMS transformation rules add: before-images (BI_) and replication headers (AR_H_)."""
+    return name.upper().startswith("AR_H_") or before_image_of(name, names, image) is not None
+
+
+def before_image_of(name: str, names: Sequence[str], image: tuple[str, str] | None) -> str | None:
+    """The column whose before-image a column is; None for any other column. Case does not matter."""
+    if image is None:
+        return None
+    prefix, suffix = (part.upper() for part in image)
     upper = name.upper()
-    return upper.startswith("AR_H_") or (
-        upper.startswith("BI_") and any(upper.removeprefix("BI_") == other.upper() for other in names)
-    )
+    if not (upper.startswith(prefix) and upper.endswith(suffix) and len(upper) > len(prefix) + len(suffix) > 0):
+        return None
+    stem = upper[len(prefix) : len(upper) - len(suffix)]
+    return next((other for other in names if other.upper() == stem), None)
 
 
 def _require(needed: Sequence[str], present: Sequence[str], what: str, file: FileInput, columns: Columns) -> None:
@@ -183,7 +226,7 @@ def _refuse_unusable(names: Sequence[str], file: FileInput) -> None:
                 hint="rename one of them by a DMS transformation rule",
             )
         seen.add(name.lower())
-        if name in (OP, FILE, ROW, TIME) or name.startswith(SEQ):
+        if name in (OP, FILE, ROW, TIME) or name.startswith((SEQ, UNSET, BEFORE)):
             raise TableError(
                 f"the column name {name!r} is one that cdcloader uses itself",
                 where=file.name,

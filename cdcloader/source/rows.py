@@ -44,12 +44,12 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
             layout = _csv_layout(file, fmt, names)
             if layout is not None:
                 csv_files.append((file, layout))
-                _note_text_columns(types, known, layout.columns)
+                _note_text_columns(types, known, layout.columns, fmt)
             continue
         if file.format == "json":
             told = json_layout(file, fmt, names)
             if told is not None:
-                _note_text_columns(types, known, told.columns)
+                _note_text_columns(types, known, told.columns, fmt)
                 seen |= {name: seen.get(name, Evidence()) | more for name, more in told.seen.items()}
             continue
         found = parquet_layout(file, fmt, names)
@@ -108,14 +108,17 @@ def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout
         return file_layout(stream, file, fmt, names)
 
 
-def _note_text_columns(types: dict[str, str | None], known: Mapping[str, str], columns: Columns) -> None:
+def _note_text_columns(
+    types: dict[str, str | None], known: Mapping[str, str], columns: Columns, fmt: RowFormat
+) -> None:
     for name in columns.source:
-        types[name] = types.get(name) or known.get(name) or _helper_type(name, columns)
+        types[name] = types.get(name) or known.get(name) or _helper_type(name, columns, fmt)
 
 
-def _helper_type(name: str, columns: Columns) -> str | None:
+def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
     """Kept helper columns of CSV and JSON files are text, and not inferred: their digits are identifiers."""
-    return "string" if name in (columns.op, columns.time) or is_rule_added(name, columns.names) else None
+    is_helper = name in (columns.op, columns.time) or is_rule_added(name, columns.names, fmt.before_image)
+    return "string" if is_helper else None
 
 
 def _wider(name: str, old: str | None, new: str, old_file: str, new_file: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -29,6 +29,7 @@ def types_in_use(file: FileInput, fmt: RowFormat, schema: Schema, columns: Colum
     if columns.op is not None:
         types[columns.op] = "string"
     types |= {name: "string" for name in fmt.sequence_by if name not in types}
+    types |= {image: fixed[name] for name, image in columns.before if image not in types}
     if columns.time is not None:
         types.setdefault(columns.time, "timestamp")
     return types
@@ -45,8 +46,17 @@ class TextReader:
     types: dict[str, str]
     inferred: frozenset[str]
 
-    def typed(self, texts: pl.DataFrame, numbers: pl.Series, raw: Callable[[pl.Series], pl.Series]) -> Chunk:
-        """The chunk of rows whose columns are text; `raw` renders the rows of a mask for the quarantine."""
+    def typed(
+        self,
+        texts: pl.DataFrame,
+        numbers: pl.Series,
+        raw: Callable[[pl.Series], pl.Series],
+        unset: Sequence[pl.Series] = (),
+    ) -> Chunk:
+        """The chunk of rows whose columns are text; `raw` renders the rows of a mask for the quarantine.
+
+        `unset` are `UNSET` columns, of the cells that the text says were not logged.
+        """
         typed: list[pl.Series] = []
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}
@@ -65,7 +75,7 @@ class TextReader:
                 )
                 reasons = pl.select(pl.coalesce(pl.lit(reasons), pl.when(pl.lit(failed)).then(message))).to_series()
         chunk = checked_chunk(
-            pl.DataFrame(typed), self.columns, self.file, self.fmt, self.schema, numbers,
+            pl.DataFrame([*typed, *unset]), self.columns, self.file, self.fmt, self.schema, numbers,
             reasons=reasons, raw=raw,
         )  # fmt: skip
         return replace(chunk, misfits=misfits)
