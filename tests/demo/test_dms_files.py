@@ -60,7 +60,7 @@ def test_a_time_zone_moves_folder_and_name():
     files = cdc_files(settings, "s/t", COLUMNS, changes, at=AT)
     assert [file.key for file in files] == [
         "s/t/2026/09/01/20260902-010203456.csv",
-        "s/t/2026/09/02/20260902-010203457.csv",
+        "s/t/2026/09/02/20260902-010203456.csv",
     ]
     assert [file.content for file in files] == [b"I,1,\n", b"I,2,\n"]
 

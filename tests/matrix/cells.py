@@ -48,7 +48,8 @@ class Cell:
 class Setting:
     """One thing that may differ from a base: DMS's settings, the config's keys, parts of the cell.
 
-    Of one `group` a cell has one at most, because they exclude each other. `rare` ones are not in the default run.
+    Of one `group` a cell has one at most, because they exclude each other; `without` are groups that it excludes too.
+    `rare` ones are not in the default run.
     """
 
     name: str
@@ -58,6 +59,11 @@ class Setting:
     config: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
     rare: bool = False
+    without: tuple[str, ...] = ()
+
+    def goes_with(self, other: Setting) -> bool:
+        """Whether both may be in one cell."""
+        return other.group not in (self.group, *self.without) and self.group not in other.without
 
 
 _COLUMNS = {"columns": {name: delta_type(kind) for name, kind in COLUMNS}}
@@ -82,11 +88,12 @@ def on_base(base: str, *settings: Setting) -> Cell:
 def drawn(chance: Random) -> Cell:
     """A base with some settings changed at once, at random."""
     base = chance.choice(ALL)
-    chosen: dict[str, Setting] = {}
+    chosen: list[Setting] = []
+    wanted = chance.randint(*COMBINED)
     for setting in chance.sample(SETTINGS, len(SETTINGS)):
-        if len(chosen) < chance.randint(*COMBINED) and base in setting.bases:
-            chosen.setdefault(setting.group, setting)
-    return on_base(base, *chosen.values())
+        if len(chosen) < wanted and base in setting.bases and all(setting.goes_with(other) for other in chosen):
+            chosen.append(setting)
+    return on_base(base, *chosen)
 
 
 def _time(name: str) -> dict[str, Any]:
@@ -166,6 +173,10 @@ SETTINGS = [
     Setting("other AR_H columns", "added", NAMED,
             {"added_columns": ("AR_H_STREAM_POSITION", "AR_H_TIMESTAMP", "AR_H_OPERATION", "AR_H_USER")}),
     Setting("add-before-image-columns", "before", NAMED, {"before_images": ("id", "part", "text")}),
+    Setting("keys that change, with before-images", "before", NAMED, {"before_images": ("id", "part")},
+            parts={"moves_keys": True}, without=("op",)),
+    Setting("CsvNoSupValue", "partial", TEXT, {"no_supplemental_value": "~absent~"},
+            _csv(no_supplemental_value="~absent~"), without=("op",)),
     Setting("timestamps naive", "naive", (PARQUET,), config={"timestamps": "naive"}),
     Setting("timestamps naive", "naive", (*TEXT, JSON),
             config={"timestamps": "naive", "columns": {**_COLUMNS["columns"], "at": "timestamp_ntz"}}),

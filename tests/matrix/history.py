@@ -34,6 +34,8 @@ TEXTS = (
 # What is left where fields are copied raw (Rfc4180=false): anything else could not be told apart.
 TAME = ("plain", "ümlaut 日本", " padded ", "'", "007", "true", 'half "quoted')
 
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
 
 @dataclass
 class History:
@@ -52,7 +54,7 @@ class History:
     _source: dict[tuple[Any, ...], Row] = field(default_factory=dict)
     _last_id: int = 0
     _number: int = 0
-    _last: datetime = datetime.min.replace(tzinfo=UTC)
+    _last: datetime = _BEGINNING
 
     def load(self, count: int) -> list[Row]:
         """The rows of a full load."""

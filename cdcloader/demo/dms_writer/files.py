@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -62,19 +62,13 @@ def load_files(
 def cdc_files(
     settings: DmsSettings, source: str, columns: Columns, changes: Sequence[Change], *, at: datetime
 ) -> list[RawFile]:
-    """The changes that DMS writes at `at`: one file, or one for each date partition that they were committed in.
-
-    Each has a millisecond of its own, as a file's name is its place in the order.
-    """
+    """The changes that DMS writes at `at`: one file, or one for each date partition that they were committed in."""
     folders: dict[str, list[Change]] = {}
     for change in changes:
         folders.setdefault(cdc_folder(change.commit_time, settings), []).append(change)
+    name = cdc_name(at, settings)
     return [
-        RawFile(
-            f"{source}/{folder}{cdc_name(at + timedelta(milliseconds=place), settings)}",
-            render_cdc(settings, columns, some),
-        )
-        for place, (folder, some) in enumerate(folders.items())
+        RawFile(f"{source}/{folder}{name}", render_cdc(settings, columns, some)) for folder, some in folders.items()
     ]
 
 
