@@ -36,6 +36,7 @@ class Cell:
     sources: tuple[str, ...] = ("sales/orders",)
     texts: tuple[str, ...] = TEXTS
     moves_keys: bool = False
+    evolves: bool = False
     start: datetime = datetime(2026, 2, 27, 12, tzinfo=UTC)
     step: timedelta = timedelta(hours=7)
     beside: Mapping[str, bytes] = field(default_factory=dict)
@@ -175,6 +176,7 @@ SETTINGS = [
     Setting("add-before-image-columns", "before", NAMED, {"before_images": ("id", "part", "text")}),
     Setting("keys that change, with before-images", "before", NAMED, {"before_images": ("id", "part")},
             parts={"moves_keys": True}, without=("op",)),
+    Setting("a column added, a column dropped", "schema", NAMED, parts={"evolves": True}),
     Setting("CsvNoSupValue", "partial", TEXT, {"no_supplemental_value": "~absent~"},
             _csv(no_supplemental_value="~absent~"), without=("op",)),
     Setting("timestamps naive", "naive", (PARQUET,), config={"timestamps": "naive"}),

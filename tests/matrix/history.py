@@ -31,6 +31,7 @@ TEXTS = (
     "plain", "", 'say "x", twice', "two\nlines", "\r\n", "ümlaut 日本", "NULL", "null", " padded ", "a|b;c\td", "'",
     "\\N", "I", "0x1F", "007", "1e5", "?", "true", '"', "x" * 300,
 )  # fmt: skip
+LATE, DROPPED = ("late", "string"), "clock"
 # What is left where fields are copied raw (Rfc4180=false): anything else could not be told apart.
 TAME = ("plain", "ümlaut 日本", " padded ", "'", "007", "true", 'half "quoted')
 
@@ -51,10 +52,22 @@ class History:
     rows: dict[tuple[Any, ...], Row] = field(default_factory=dict)
     changed_keys: int = 0
     written: int = 0
+    columns: tuple[tuple[str, str], ...] = COLUMNS
+    """Those of the files; the table has `columns_of_table`."""
     _source: dict[tuple[Any, ...], Row] = field(default_factory=dict)
     _last_id: int = 0
     _number: int = 0
     _last: datetime = _BEGINNING
+
+    @property
+    def columns_of_table(self) -> tuple[tuple[str, str], ...]:
+        """Columns that were dropped stay in the table."""
+        return (*COLUMNS, *(column for column in self.columns if column not in COLUMNS))
+
+    def evolve(self) -> None:
+        """The source's table gets a column and loses one."""
+        self.columns = (*(column for column in COLUMNS if column[0] != DROPPED), LATE)
+        self._source = {key: {**row, DROPPED: None, LATE[0]: None} for key, row in self._source.items()}
 
     def load(self, count: int) -> list[Row]:
         """The rows of a full load."""
@@ -87,7 +100,7 @@ class History:
             self._put(row)
             yield self._told("I", row, time)
         if kind == "U":
-            names = [name for name, _ in COLUMNS if name not in KEY and self.chance.random() < 0.5]
+            names = [name for name, _ in self.columns if name not in KEY and self.chance.random() < 0.5]
             fresh = self._new_row()
             row = {**before, **{name: fresh[name] for name in names}}
             self._put(row)
@@ -113,7 +126,9 @@ class History:
                 if op == "U" and before is not None and before["id"] != row["id"]:
                     self.rows.pop(tuple(before[name] for name in KEY), None)
                     self.changed_keys += 1
-                self.rows[key] = {**dict.fromkeys(name for name, _ in COLUMNS), **old, **row}
+                # What the files no longer have is NULL in the rows that they bring.
+                absent = {DROPPED: None} if LATE in self.columns else {}
+                self.rows[key] = {**dict.fromkeys(name for name, _ in self.columns), **old, **row, **absent}
         return Change(op, row, time, before, self._number)
 
     def _put(self, row: Row) -> None:
@@ -139,6 +154,8 @@ class History:
             "small": chance.randrange(256),
             "big": Decimal(chance.choice((0, 2**63, 2**64 - 1))),
             "clock": f"{chance.randrange(24):02d}:30:00",
+            "late": chance.choice(TEXTS[:4]),
         }
+        values = {name: values[name] for name, _ in self.columns if name not in KEY}
         nulls = {name: None for name in values if chance.random() < 0.15}
         return {"id": self._last_id, "part": chance.choice("ab"), **values, **nulls}

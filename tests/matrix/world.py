@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from cdcloader.changes.schema import Field, Schema
 from cdcloader.cli.run import single_pass
 from cdcloader.config import load_config
 from cdcloader.demo.dms_writer import (
@@ -27,7 +28,7 @@ from cdcloader.demo.proof import compare
 from cdcloader.loader.table import Outcome
 from cdcloader.wiring import assemble
 from tests.matrix.cells import Cell
-from tests.matrix.history import COLUMNS, KEY, History, Row
+from tests.matrix.history import KEY, History, Row
 from tests.readers import by_duckdb
 
 ROUNDS = 2
@@ -62,12 +63,15 @@ class Play:
                 self._tick()
             self._load()
             self.check()
+            if self.cell.evolves:
+                for history in self.tables.values():
+                    history.evolve()
 
     def check(self) -> None:
         """Two readers see what the oracle holds, nothing is in quarantine, and every row is accounted for."""
         assert not list(self.lake.glob("_quarantine/**/*.parquet"))
         for source, history in self.tables.items():
-            columns = [(name, self._type(kind)) for name, kind in COLUMNS]
+            columns = [(name, self._type(kind)) for name, kind in history.columns_of_table]
             rows = self._rows(history)
             path = str(self.lake / source)
             frame = pl.read_delta(path)
@@ -87,7 +91,7 @@ class Play:
             rows = history.load(ROWS)
             pieces = [rows[place :: cell.load_files] for place in range(cell.load_files)]
             files = load_files(
-                cell.dms, source, COLUMNS, pieces, at=self.now, parallel=cell.parallel, layout=cell.layout
+                cell.dms, source, history.columns, pieces, at=self.now, parallel=cell.parallel, layout=cell.layout
             )
             for file in files:
                 self._put(file, self.now)
@@ -98,19 +102,22 @@ class Play:
         at, cell = self.now, self.cell
         changes = {source: history.changes(CHANGES, at) for source, history in self.tables.items()}
         if cell.dms.cdc_path is not None:
-            mixed = [(source, COLUMNS, change) for source, some in changes.items() for change in some]
+            mixed = [
+                (source, self.tables[source].columns, change) for source, some in changes.items() for change in some
+            ]
             mixed = [(source, columns, change) for source, columns, change in mixed if cell.dms.writes(change.op)]
             # Stable: a table's changes keep their order among those of the others.
             self._put(transactions_file(cell.dms, sorted(mixed, key=lambda each: each[2].commit_time), at=at), at)
             return
         for source, some in changes.items():
+            columns = self.tables[source].columns
             if cell.layout == "articles":
                 day = self._files_of_day[source, f"{at:%Y%m%d}"] = (
                     self._files_of_day.get((source, f"{at:%Y%m%d}"), 0) + 1
                 )
-                self._put(article_cdc_file(cell.dms, source, COLUMNS, some, at=at, number=day), at)
+                self._put(article_cdc_file(cell.dms, source, columns, some, at=at, number=day), at)
                 continue
-            for file in cdc_files(cell.dms, source, COLUMNS, some, at=at):
+            for file in cdc_files(cell.dms, source, columns, some, at=at):
                 self._put(file, at)
 
     def _put(self, file: RawFile, at: datetime) -> None:
@@ -157,7 +164,5 @@ class Play:
         return {key: {**row, "at": row["at"] and row["at"].replace(tzinfo=None)} for key, row in history.rows.items()}
 
 
-def _schema(columns: list[tuple[str, str]]) -> Any:
-    from cdcloader.changes.schema import Field
-
+def _schema(columns: list[tuple[str, str]]) -> Schema:
     return tuple(Field(name, kind) for name, kind in columns)

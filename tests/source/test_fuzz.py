@@ -152,7 +152,7 @@ CHECKS = [check_damaged_csv, check_random_text, check_damaged_gzip, check_damage
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_a_damaged_file_loses_no_row(check, seed):
     """Each row of a damaged file is read or rejected, by its number; else the file is refused with a hint."""
