@@ -17,6 +17,7 @@ no I/O, read no clock and log nothing.
       partitions.py       pure   folders that are dates, and where in a listing new files stand
       plan.py             pure   (listing, watermark, limits) -> batch, full load, late file, or nothing: actions.py;
                                  load_sets.py knows which LOAD files belong together
+      transactions.py     pure   a file of all tables' changes -> the text of each table's rows
       rows.py             pure   files -> typed change rows; csv_rows.py, json_rows.py, parquet_rows.py and theirs do it
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
@@ -34,6 +35,7 @@ no I/O, read no clock and log nothing.
       quarantine.py              rows that could not be applied
       compaction.py       pure   which files upkeep writes again, and with which others: small jobs (live.py, pure)
       rewriting.py               carries such a job out, in bounded memory (sorted_rows.py)
+      retype.py                  writes data files again with other types
       upkeep.py                  describes a table to upkeep; the protocol without vectors; checkpoints
       sweep.py                   deletes files that no version within the retention names, and expired log entries
     state/              where each table stands
@@ -44,7 +46,9 @@ no I/O, read no clock and log nothing.
     objects/            lists, reads and writes objects: S3 or a local folder
     changes/            what the rows mean
       net.py              pure   rows -> one net change per key; changed_keys.py: the old key's row is deleted
-      schema.py           pure   columns and their Delta types; batch schema against table schema
+      schema.py           pure   columns and their Delta types; which type holds which
+      evolution.py        pure   a batch's columns against the table's, by policy
+      conversion.py       pure   text of any value; values of a narrower type
       type_names.py       pure   how types are spelled; a config is read without Polars
     metrics.py          every metric
     logs.py             every bound log key

@@ -23,12 +23,12 @@ from cdcloader.redaction import REFUSED, redacted_text
 BOUND_KEYS = frozenset(
     {
         "attempt", "backlog_bytes", "backlog_files", "batch", "bytes", "column", "columns", "command", "commit",
-        "config", "count", "error", "exit_code", "file", "files", "first_file", "from_phase", "generation", "hint",
-        "host", "keys", "kind", "lag_seconds", "last_file", "late_files", "lease_epoch", "lease_owner", "limit",
+        "config", "count", "error", "exit_code", "file", "files", "first_file", "from_phase", "from_type", "generation",
+        "hint", "host", "keys", "kind", "lag_seconds", "last_file", "late_files", "lease_epoch", "lease_owner", "limit",
         "memory_budget_mb", "op",
         "path", "phase", "pid", "port", "position", "reason", "replaced_files", "rewritten_bytes", "rows",
         "schema_changes", "seconds", "signal", "skipped_files", "source", "state", "strategy", "table", "tables",
-        "target", "to_phase", "url", "version", "watermark", "where", "workers",
+        "target", "to_phase", "to_type", "url", "version", "watermark", "where", "workers",
     }
 )  # fmt: skip
 BOUND_PREFIXES = ("rows_", "seconds_", "files_", "bytes_")

@@ -28,6 +28,8 @@ from cdcloader import __version__
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PHASES = ("new", "full_load", "streaming", "paused", "blocked", "retrying")
 KEY_SOURCES = ("memory", "disk", "read")
+UNTAKEN = ("no_table", "not_loaded")
+SCHEMA_CHANGES = ("added", "widened", "to_string", "retyped", "dropped")
 OPS = ("insert", "update", "delete", "noop", "superseded", "quarantined")
 
 # Files arrive every minute or so: seconds tell a healthy table, hours a stopped one.
@@ -95,6 +97,11 @@ class Metrics:
         self._batches.labels(table, "failed", strategy).inc()
         self._count_files(table, files_by_kind, "failed")
 
+    def schema_changes(self, table: str, changes: Mapping[str, int]) -> None:
+        """Columns of the target have changed: how many, by what happened to them."""
+        for kind, count in changes.items():
+            self._schema_changes.labels(table, kind).inc(count)
+
     def commit_conflict(self, table: str) -> None:
         """Another writer took the version that we planned for."""
         self._conflicts.labels(table).inc()
@@ -157,6 +164,10 @@ class Metrics:
         """Keys were looked for in a data file; `result` is one of `KEY_SOURCES`, where its key columns came from."""
         self._key_lookups.labels(result).inc()
 
+    def untaken_rows(self, result: str, count: int) -> None:
+        """Rows of a file of all tables' changes that no table took; `result` is one of `UNTAKEN`."""
+        self._untaken.labels(result).inc(count)
+
     def forget(self, table: str) -> None:
         """Export nothing more about a table that is no longer configured."""
         for metric in self._by_table:
@@ -200,6 +211,9 @@ class Metrics:
         self._files = self._counter("files_total", "Files taken, by kind and result.", "kind", "result")
         self._batches = self._counter("batches_total", "Batches, by result and strategy.", "result", "strategy")
         self._conflicts = self._counter("commit_conflicts_total", "Commits lost to another writer.")
+        self._schema_changes = self._counter(
+            "schema_changes_total", "Changes of the target's columns, by what happened to them.", "kind"
+        )
         self._rewritten = self._counter("rewritten_bytes_total", "Bytes of data files that were written anew.")
         self._upkeep_jobs = self._counter("upkeep_jobs_total", "Commits of upkeep, by what they were for.", "kind")
         self._upkeep_bytes = self._counter("upkeep_written_bytes_total", "Bytes of the files that upkeep wrote.")
@@ -229,6 +243,14 @@ class Metrics:
         )
         for result in KEY_SOURCES:
             self._key_lookups.labels(result)
+        self._untaken = Counter(
+            "cdcloader_transaction_rows_untaken_total",
+            "Rows of transaction files that no table took, by why.",
+            ("result",),
+            registry=self._registry,
+        )
+        for result in UNTAKEN:
+            self._untaken.labels(result)
         Info("cdcloader_build", "Versions of what runs.", registry=self._registry).info(
             {"version": __version__, "deltalake": installed_version("deltalake"), "polars": installed_version("polars")}
         )
@@ -254,6 +276,8 @@ class Metrics:
         # A counter that is first seen at 1 hides its first increase from rate(), so each begins at 0.
         for op in OPS:
             self._rows.labels(table, op)
+        for kind in SCHEMA_CHANGES:
+            self._schema_changes.labels(table, kind)
         self._conflicts.labels(table)
         self._rewritten.labels(table)
 

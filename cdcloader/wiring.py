@@ -26,8 +26,10 @@ from cdcloader.loader.admission import Admission
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
-from cdcloader.loader.sizes import key_cache_bytes
+from cdcloader.loader.shared_listing import SharedListings
+from cdcloader.loader.sizes import key_cache_bytes, shared_files_mb
 from cdcloader.loader.table import TableLoader
+from cdcloader.loader.transactions import Transactions
 from cdcloader.loader.trouble import Pauses
 from cdcloader.metrics import Metrics
 from cdcloader.objects import Objects
@@ -39,6 +41,8 @@ from cdcloader.state.store import StateStore
 from cdcloader.watchdog import Watchdog
 
 _MIB = 1 << 20
+# How old the listing of a folder may be that tables share.
+_LISTED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,12 @@ def assemble(
     tables: tuple[str, ...] = (),
     on_batch: Callable[[str, Committed], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    only_reads: bool = False,
 ) -> Assembly:
     """Open what the config names and make a loader for each table, or for those named.
 
-    ConfigError when a name is unknown, or when raw, lake or state cannot be used at all.
+    Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw,
+    lake or state cannot be used at all.
     """
     budget = budget_mb(config.memory_budget_mb)
     if warning := budget_warning(config.memory_budget_mb):
@@ -81,11 +87,19 @@ def assemble(
     store = _store(config)
     store.probe()
     metrics = Metrics(CollectorRegistry())
-    admission = Admission(budget, min(config.max_parallel_tables, len(chosen)))
+    shared_mb = shared_files_mb(budget) if any(table.cdc_path for table in chosen) else 0
+    admission = Admission(budget - shared_mb, min(config.max_parallel_tables, len(chosen)))
     metrics.watch_memory(granted_bytes=admission.granted_bytes, waiting_tables=admission.waiting)
     watchdog = Watchdog(config.watchdog_seconds, _longest_pause_seconds(config))
     settings = _settings(config, admission)
     keys, vectors = _key_cache(config, budget, metrics), Vectors()
+    shared = Transactions(
+        (table.source for table in config.tables),
+        memory_bytes=max(1, shared_mb * _MIB // 2),
+        quarantines=not only_reads,
+        listings=SharedListings(min(_LISTED_SECONDS, config.poll_interval_seconds / 2)),
+        on_rows=metrics.untaken_rows,
+    )
     contexts = [
         Context(
             table,
@@ -99,6 +113,7 @@ def assemble(
             vectors,
             admission,
             partial(watchdog.beat, table.source),
+            shared,
         )
         for table in chosen
     ]

@@ -51,6 +51,7 @@ METRICS = {
     "table_freshness_timestamp_seconds": {"table"},
     "table_lag_seconds": {"table"},
     "table_last_commit_timestamp_seconds": {"table"},
+    "schema_changes_total": {"table", "kind"},
     "table_phase": {"table", "phase"},
     "table_small_files": {"table"},
     "table_version": {"table"},

@@ -1,4 +1,4 @@
-"""Columns and their Delta types, and what a batch's columns mean for the table's (pure).
+"""Columns and their Delta types, and which type holds the values of which (pure).
 
 A type is written by its Delta name, as in the schema string of the Delta protocol ("Primitive Types"):
 string, long, integer, short, byte, float, double, boolean, binary, date, timestamp (UTC), timestamp_ntz,
@@ -31,6 +31,18 @@ _SIMPLE: dict[str, pl.DataType] = {
     "timestamp_ntz": pl.Datetime("us"),
 }
 _INTEGERS = ("byte", "short", "integer", "long")
+# The most digits that a value of an integer type has.
+_DIGITS = {"byte": 3, "short": 5, "integer": 10, "long": 19}
+_MAX_DIGITS = 38
+# Besides integers and decimals: what holds each value of what.
+_EXACT = frozenset(
+    {
+        ("float", "double"), ("byte", "float"), ("short", "float"), ("byte", "double"), ("short", "double"),
+        ("integer", "double"), ("date", "timestamp"), ("date", "timestamp_ntz"),
+    }
+)  # fmt: skip
+# A column of a file that can hold nothing but NULL, which every type has.
+VOID = "void"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +95,35 @@ def delta_type(dtype: pl.DataType, *, timestamps: str = "utc") -> str:
 
 def fits(narrow: str, wide: str) -> bool:
     """Whether every value of type `narrow` is a value of type `wide`, unchanged."""
-    if narrow == wide:
+    if narrow in (wide, VOID):
         return True
     if narrow in _INTEGERS and wide in _INTEGERS:
         return _INTEGERS.index(narrow) < _INTEGERS.index(wide)
-    if (narrow, wide) == ("float", "double"):
+    if (narrow, wide) in _EXACT:
         return True
-    to = decimal_parts(wide)
+    to, source = decimal_parts(wide), decimal_parts(narrow)
     if to is None:
-        return wide == "double" and narrow in ("byte", "short", "integer")
-    digits = {"byte": (3, 0), "short": (5, 0), "integer": (10, 0), "long": (19, 0)}
-    source = decimal_parts(narrow) or digits.get(narrow)
+        # A decimal without a fraction whose digits every value of the integer type's length has room for.
+        return source is not None and wide in _DIGITS and source[1] == 0 and source[0] < _DIGITS[wide]
+    source = source or ((_DIGITS[narrow], 0) if narrow in _DIGITS else None)
     return source is not None and source[0] - source[1] <= to[0] - to[1] and source[1] <= to[1]
 
 
-def merge(batch: Schema, table: Schema, *, where: str) -> Schema:
-    """The table's schema after a batch: its own columns, then the batch's new ones.
-
-    A column that the batch lacks stays (new rows hold NULL). TableError when a column's values would not
-    fit the table's type.
-    """
-    known = {field.name: field for field in table}
-    added = tuple(field for field in batch if field.name not in known)
-    for field in batch:
-        old = known.get(field.name)
-        if old is not None and not fits(field.type, old.type):
-            raise TableError(
-                f"column {field.name!r} has type {field.type}, the table has {old.type}",
-                where=where,
-                hint="set the column's type under `columns`, or reload the table to take the new type",
-            )
-    return (*table, *added)
+def wider(one: str, other: str) -> str | None:
+    """The narrowest type that holds the values of both, unchanged; None when there is none."""
+    if fits(one, other):
+        return other
+    if fits(other, one):
+        return one
+    if fits(one, "double") and fits(other, "double"):
+        return "double"
+    parts = [decimal_parts(kind) or ((_DIGITS[kind], 0) if kind in _DIGITS else None) for kind in (one, other)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    scale = max(part[1] for part in known)
+    precision = scale + max(part[0] - part[1] for part in known)
+    return f"decimal({precision},{scale})" if precision <= _MAX_DIGITS else None
 
 
 def to_json(schema: Schema) -> str:

@@ -134,7 +134,8 @@ def exit_code_of(passes: list[Pass]) -> int:
         return WRONG
     fine = (Outcome.IDLE, Outcome.PAUSED)
     good = all(p.error is None and p.step is not None and p.step.outcome in fine for p in passes)
-    return OK if good and not any(p.loader.quarantined for p in passes) else ATTENTION
+    quarantined = any(p.loader.quarantined or p.loader.context.transactions.quarantined for p in passes)
+    return OK if good and not quarantined else ATTENTION
 
 
 def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals) -> int:

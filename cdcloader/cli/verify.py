@@ -46,7 +46,7 @@ def verify(
     from cdcloader.wiring import assemble
 
     found: list[Verified] = []
-    assembly = assemble(settings, tables=tuple(dict.fromkeys(table)))
+    assembly = assemble(settings, tables=tuple(dict.fromkeys(table)), only_reads=True)
     try:
         for loader in assembly.loaders:
             found.append(_verified(assembly, loader, quick=quick, version=table_version))

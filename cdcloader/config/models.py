@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +13,9 @@ from pydantic import field_validator as checks
 from cdcloader.changes.type_names import normal_type
 from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.errors import ConfigError
+
+# A table's key is called what users call it; the method of pydantic's that has this name is long deprecated.
+warnings.filterwarnings("ignore", message='Field name "schema" in "TableDefaults" shadows')
 
 
 def shown(value: object) -> str:
@@ -268,6 +272,8 @@ class TableDefaults(Model):
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
     layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
     cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
+    schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
+    on_type_change: Literal["widen", "string", "block"] = "widen"
 
 
 class Table(TableDefaults):

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import BinaryIO
 
+from cdcloader.changes.evolution import Policy
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.config import Table
-from cdcloader.errors import TableError
+from cdcloader.errors import Stopped, TableError
 from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.quarantine import Quarantine
@@ -23,6 +24,7 @@ from cdcloader.loader.admission import Admission
 from cdcloader.loader.fetch import Ahead
 from cdcloader.loader.sightings import Sightings
 from cdcloader.loader.sizes import shares_wanted
+from cdcloader.loader.transactions import Share, SharedFolder, Transactions
 from cdcloader.loader.trouble import Pauses
 from cdcloader.objects import Objects
 from cdcloader.source.actions import Limits
@@ -82,7 +84,7 @@ class Context:
     `stopping` tells long work that the process is about to end. `keys` and `vectors` keep what this process knows of
     data files, for all its tables. `admission` grants memory to all of them; None: `settings` hold as they are.
     `beat` tells the watchdog that work comes on. `sightings` is what this process has seen of the source's folders,
-    `naming` how its files are named.
+    `naming` how its files are named. `transactions` splits the files that hold the changes of all tables.
     """
 
     table: Table
@@ -96,6 +98,7 @@ class Context:
     vectors: Vectors = field(default_factory=Vectors)
     admission: Admission | None = None
     beat: Callable[[], None] = lambda: None
+    transactions: Transactions = field(default_factory=Transactions)
     sightings: Sightings = field(default_factory=Sightings)
     naming: Naming = field(init=False)
 
@@ -154,6 +157,18 @@ class Context:
             beat=self.beat,
         )
 
+    @property
+    def policy(self) -> Policy:
+        """What the config says of columns that change."""
+        table = self.table
+        return Policy(
+            schema=table.schema,
+            on_type_change=table.on_type_change,
+            key=frozenset(self.key),
+            partition_by=frozenset(table.partition_by),
+            pinned=table.columns,
+        )
+
     def row_format(self, known: Schema) -> RowFormat:
         """How the raw files are read, given the columns whose types are fixed."""
         csv = self.table.csv
@@ -178,16 +193,22 @@ class Context:
             op_column=self.table.op_column,
             changes_without_op=self.table.changes_without_op,
             listed=tuple(self.table.columns),
+            by_value=self.table.schema == "quarantine",
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:
         """The raw files of a batch, in order, the small ones fetched ahead of their use."""
-        return Ahead(self.inputs(files), lambda place: self._read(files[place]), self.settings.fetch_bytes)
+        inputs = self.inputs(files)
+        return Ahead(inputs, lambda place: self._read(files[place], inputs[place]), self.settings.fetch_bytes)
 
     def inputs(self, files: Sequence[RawFile]) -> list[FileInput]:
         """The raw files as their reader takes them, in the given order."""
+        shared = [file for file in files if file.transactions]
+        taken = iter(self.transactions.inputs(self._shared_folder(), self.table.source, shared) if shared else [])
         return [
-            FileInput(
+            replace(next(taken), ordinal=ordinal)
+            if file.transactions
+            else FileInput(
                 ordinal=ordinal,
                 name=self.raw.path_of(file.key),
                 kind=str(file.kind),
@@ -199,7 +220,22 @@ class Context:
             for ordinal, file in enumerate(files)
         ]
 
-    def _read(self, file: RawFile) -> bytes:
+    def shares(self, files: Sequence[RawFile]) -> list[Share]:
+        """What files that hold the changes of all tables hold of this one."""
+        return self.transactions.shares(self._shared_folder(), self.table.source, files)
+
+    def _shared_folder(self) -> SharedFolder:
+        return SharedFolder(self.raw, self.lake, self.table.cdc_path or "", self.row_format(()).csv, self._keep_going)
+
+    def _keep_going(self) -> None:
+        self.beat()
+        if self.stopping():
+            raise Stopped("the process ends; this work begins again at the next start", where=self.table.source)
+
+    def _read(self, file: RawFile, taken: FileInput) -> bytes:
+        if file.transactions:
+            with taken.open() as text:
+                return text.read()
         # The version that was listed, whose ETag goes into the ledger, and no other.
         content = self.raw.read(file.key, etag=file.etag)
         self.beat()

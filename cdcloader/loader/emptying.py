@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cdcloader.changes.evolution import Evolution
 from cdcloader.lake.apply import Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
 from cdcloader.loader.account import Account
@@ -41,7 +42,7 @@ def empty_table(context: Context, base: Snapshot, record: Record, generation: in
         skipped=record.skipped_files,
     )
     with watch.phase("commit"):
-        schema = base.schema(context.log.where)
-        snapshot = commit(context, base, account, schema=schema, adds=(), removes=removes, operation="DELETE")
+        columns = Evolution(base.schema(context.log.where))
+        snapshot = commit(context, base, account, columns=columns, adds=(), removes=removes, operation="DELETE")
     applied = Applied(removes=removes, deleted=rows, strategy=STRATEGY)
     return Committed(account, snapshot, applied, watch.seconds, files=(), newest_time=None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from cdcloader.changes.evolution import Evolution, check_frozen, evolve, replaced
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.errors import CommitConflict, StateConflict
 from cdcloader.lake.apply import Applied
@@ -17,7 +18,7 @@ from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
 from cdcloader.source.load_sets import layout_of
-from cdcloader.source.rows import TEXT_FORMATS, Chunk, describe, read
+from cdcloader.source.rows import TEXT_FORMATS, Chunk, read, survey
 
 _COMMIT_TRIES_MAX = 5
 
@@ -71,14 +72,17 @@ def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Sc
     text = any(file.format in TEXT_FORMATS for file in plan.files)
     pinned = base.schema(context.log.where) if base and text else ()
     known = overlay(pinned, context.table)
-    schema = describe(context.inputs(plan.files), context.row_format(known))
-    if not schema:
-        schema = known
-    check_columns(context.table, schema, context.raw.path_of(context.table.source))
+    seen = survey(context.inputs(plan.files), context.row_format(known))
+    # The table's own order and nullability do not matter.
+    schema = evolve(seen, (), context.policy).schema or tuple(Field(c.name, c.type) for c in known)
+    where = context.raw.path_of(context.table.source)
+    if base is not None and context.table.schema == "freeze":
+        schema = check_frozen(schema, base.schema(context.log.where), where)
+    check_columns(context.table, schema, where)
     names = {column.name for column in known}
     guessed = frozenset(column.name for column in schema if column.name not in names) if text else frozenset()
-    # A column that is guessed may hold NULL in every sample; the table's own order and nullability do not matter.
-    return tuple(Field(c.name, c.type) for c in schema), guessed
+    # A column that is guessed may hold NULL in every sample.
+    return schema, guessed
 
 
 def _write(
@@ -167,14 +171,16 @@ def _publish(
         # Behind the reading of the log: whoever takes over from here on cannot commit unseen.
         confirm()
         removes = list(base.files.values()) if base else []
+        changes = replaced(base.schema(context.log.where), schema, plan.files[0].name) if base else ()
+        columns = Evolution(schema, changes)
         try:
             snapshot = commit(
-                context, base, account, schema=schema, adds=files.files, removes=removes, operation="WRITE"
+                context, base, account, columns=columns, adds=files.files, removes=removes, operation="WRITE"
             )
         except CommitConflict:
             continue
         applied = Applied(adds=list(files.files), inserted=account.inserted, strategy="full_load")
-        return Committed(account, snapshot, applied, watch.seconds, files=plan.files, newest_time=None)
+        return Committed(account, snapshot, applied, watch.seconds, plan.files, None, changes)
     raise CommitConflict(
         f"other writers took the version {_COMMIT_TRIES_MAX} times in a row",
         where=context.log.where,

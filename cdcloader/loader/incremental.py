@@ -8,6 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
+from cdcloader.changes.evolution import Change
 from cdcloader.changes.net import OP, unset_columns
 from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
@@ -17,6 +18,7 @@ from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
 from cdcloader.loader.reading import Reading
+from cdcloader.loader.retyping import retype_table
 from cdcloader.source.names import RawFile
 from cdcloader.state.record import Record
 
@@ -28,7 +30,8 @@ _COUNTED_ROWS_MAX = 200_000
 class Committed:
     """A step's commit: its account, the new version, what changed, the seconds of its phases, and its raw files.
 
-    `newest_time` is the newest source commit (or file) time among its rows, None for a full load without one.
+    `newest_time` is the newest source commit (or file) time among its rows, None for a full load without one;
+    `changes` are those of the columns.
     """
 
     account: Account
@@ -37,6 +40,7 @@ class Committed:
     seconds: dict[str, float]
     files: tuple[RawFile, ...]
     newest_time: datetime | None
+    changes: tuple[Change, ...] = ()
 
 
 def apply_batch(
@@ -47,11 +51,13 @@ def apply_batch(
     *,
     late: bool = False,
     keep_going: Callable[[], None] = lambda: None,
+    changed: Callable[[Sequence[Change]], None] = lambda _changes: None,
 ) -> Committed | None:
     """Apply files to the table, or make it from them. Late files are applied without moving the watermark.
 
     None when there is no table and the files, being empty, say nothing of its columns. `keep_going` is called
-    again and again while a batch that is larger than memory is worked on.
+    again and again while a batch that is larger than memory is worked on. Where the files have wider types than the
+    table, it is written again first, as a commit of its own; `changed` is told of that.
     """
     watch = Stopwatch()
     if base is not None:
@@ -62,6 +68,9 @@ def apply_batch(
             reading = Reading(context, base, fetched.inputs, context.quarantine(files))
         if not reading.schema:
             return None
+        if base is not None and reading.evolution.retyped:
+            with watch.phase("retype"):
+                base = retype_table(context, base, reading.evolution, keep_going, changed)
         # Readers of a new table need its columns, so a batch may add them without adding rows.
         application = Application(context.target(reading.schema), base, piece_bytes=context.settings.piece_bytes)
         try:
@@ -84,7 +93,7 @@ def apply_batch(
                 context,
                 base,
                 account,
-                schema=reading.schema,
+                columns=reading.evolution.rest,
                 adds=applied.adds,
                 removes=applied.removes,
                 operation="MERGE",
@@ -95,7 +104,8 @@ def apply_batch(
         application.discard()
         raise
     newest = reading.newest or max(context.naming.written_at(file) for file in files)
-    return Committed(account, snapshot, applied, watch.seconds, tuple(files), newest)
+    changes = reading.evolution.rest.changes
+    return Committed(account, snapshot, applied, watch.seconds, tuple(files), newest, changes)
 
 
 def files_before(context: Context, files: Sequence[RawFile], bad: str) -> list[RawFile]:

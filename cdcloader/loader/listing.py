@@ -164,7 +164,8 @@ def _listed(context: Context, ranges: Iterable[Range], start: int, *, certain: b
                 (listing.unread if naming.is_unread(name) else listing.strange).append(item.key)
     if naming.cdc_path is not None:
         since = naming.name_before(start).replace("-", "")
-        for item, name in _items(context, f"{naming.cdc_path}/", Range(f"CDC_TXN-{since}" if since else "")):
+        folder, after = f"{naming.cdc_path}/", f"CDC_TXN-{since}" if since else ""
+        for item, name in _items(context, folder, Range(after), shared=True):
             file = naming.parse_transactions(name, item.size, item.etag, item.last_modified)
             if file is not None:
                 listing.files.append(file)
@@ -173,9 +174,11 @@ def _listed(context: Context, ranges: Iterable[Range], start: int, *, certain: b
     return listing
 
 
-def _items(context: Context, folder: str, part: Range) -> Iterator[tuple[ObjectInfo, str]]:
-    """The objects of a part of a folder, with their names below it."""
-    for page in context.raw.pages(folder, start_after=f"{folder}{part.after}" if part.after else ""):
+def _items(context: Context, folder: str, part: Range, *, shared: bool = False) -> Iterator[tuple[ObjectInfo, str]]:
+    """The objects of a part of a folder, with their names below it; `shared`: other tables list it too."""
+    raw, start = context.raw, f"{folder}{part.after}" if part.after else ""
+    listings = context.transactions.listings
+    for page in listings.pages(raw, folder, start) if shared else raw.pages(folder, start_after=start):
         context.beat()
         if context.stopping():
             raise Stopped("the process ends; the source is listed at the next start", where=context.table.source)

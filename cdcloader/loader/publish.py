@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from cdcloader import __version__
+from cdcloader.changes.evolution import Evolution
 from cdcloader.changes.schema import Schema, to_json
 from cdcloader.errors import TableError
 from cdcloader.lake.log import INFO
@@ -13,6 +14,7 @@ from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.lake.upkeep import VECTORS_PROPERTY
 from cdcloader.loader.account import Account, application_id, to_info
 from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
+from cdcloader.loader.schema_changes import changes_info
 
 _TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
 # What writer version 2 stands for, spelled as features.
@@ -24,7 +26,7 @@ def commit(
     base: Snapshot | None,
     account: Account,
     *,
-    schema: Schema,
+    columns: Evolution,
     adds: Iterable[DataFile],
     removes: Iterable[DataFile],
     operation: str,
@@ -33,7 +35,8 @@ def commit(
     """Commit one version; CommitConflict when another writer was first.
 
     The account must be whole, and its rows those by which the table grows: else TableError, and nothing is committed.
-    `doubled` rows end beside another one of their key.
+    `columns` are those of the table after it, and what changes for that. `doubled` rows end beside another one of
+    their key.
     """
     adds, removes = list(adds), list(removes)
     account.check(context.log.where)
@@ -43,7 +46,7 @@ def commit(
     _check_growth(account, before, live_rows(adds), doubled, context.log.where)
     now_ms = context.now_ms
     actions = [
-        *table_actions(context, base, schema, now_ms, vectors=any(file.vector for file in adds)),
+        *table_actions(context, base, columns.schema, now_ms, vectors=any(file.vector for file in adds)),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
         {
@@ -60,7 +63,7 @@ def commit(
         "operationParameters": {"mode": "Overwrite"} if operation == "WRITE" else {},
         "operationMetrics": {f"num_{kind}": str(count) for kind, count in account.rows.items()},
         "engineInfo": f"cdcloader/{__version__}",
-        INFO: to_info(account),
+        INFO: {**to_info(account), **changes_info(columns.changes)},
     }
     return context.log.commit(base, actions, info)
 

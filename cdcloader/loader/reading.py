@@ -11,12 +11,12 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.evolution import Evolution, evolve
 from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
-from cdcloader.changes.schema import Field, Schema, merge
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
-from cdcloader.source.rows import Chunk, FileInput, describe, read, read_together
+from cdcloader.source.rows import Chunk, FileInput, read, read_together, survey
 
 # Two hide what of decoding is Python; more would only hold more in memory.
 _READERS = 2
@@ -36,7 +36,8 @@ class Reading:
     ) -> None:
         self._inputs, self.quarantine, self._beat = inputs, quarantine, context.beat
         self._chunk_bytes = context.settings.chunk_bytes
-        self.schema = _schema(context, base, inputs)
+        self.evolution = _evolution(context, base, inputs)
+        self.schema = self.evolution.schema
         self._format = context.row_format(self.schema)
         self.rows_in = self.rows = 0
         self.newest: datetime | None = None
@@ -95,15 +96,15 @@ class Reading:
         return read_together(group, self._format, self.schema, chunk_bytes=self._chunk_bytes)
 
 
-def _schema(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Schema:
+def _evolution(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Evolution:
     """The table's columns after the batch; TableError when its files do not fit the table, or the config."""
     table_schema = base.schema(context.log.where) if base else ()
-    found = describe(inputs, context.row_format(overlay(table_schema, context.table)))
-    where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
-    schema = merge(tuple(Field(c.name, c.type) for c in found), table_schema, where=where)
-    if schema:
-        check_columns(context.table, schema, where)
-    return schema
+    seen = survey(inputs, context.row_format(overlay(table_schema, context.table)))
+    evolution = evolve(seen, table_schema, context.policy)
+    if evolution.schema:
+        where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
+        check_columns(context.table, evolution.schema, where)
+    return evolution
 
 
 class _Sized(Protocol):

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import structlog
 
+from cdcloader.changes.evolution import Change
 from cdcloader.errors import CdcloaderError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.incremental import Committed
@@ -70,6 +71,13 @@ class Reporter:
             self.metrics.freshness(self.table, self._newest)
         self.phase(record.phase)
         self.metrics.failures(self.table, record.consecutive_failures)
+
+    def passed(self, record: Record) -> None:
+        """The watermark went past files without a row of the table, which is as fresh as they are."""
+        self.record = record
+        if record.recorded_position and self.naming.by_time:
+            self._newest = self.naming.time_of_position(record.recorded_position)
+            self.metrics.freshness(self.table, self._newest)
 
     def strange_files(self, keys: Sequence[str]) -> None:
         """Name, once, the objects beside the table's files that DMS does not write."""
@@ -162,12 +170,27 @@ class Reporter:
             self._newest = done.newest_time
             self.metrics.freshness(self.table, done.newest_time)
         self._target(done.snapshot)
+        self.schema_changed(done.changes)
         if done.files:
             self._batch_line(record, done, kinds)
         else:
             self._truncated_line(done)
         if self.on_batch:
             self.on_batch(self.table, done)
+
+    def schema_changed(self, changes: Sequence[Change]) -> None:
+        """Columns of the target are others now: a line and a count for each."""
+        self.metrics.schema_changes(self.table, Counter(str(change.kind) for change in changes))
+        for change in changes:
+            structlog.get_logger().warning(
+                "schema changed",
+                table=self.table,
+                column=change.column,
+                kind=str(change.kind),
+                from_type=change.old,
+                to_type=change.new,
+                file=change.file,
+            )
 
     def conflict(self, error: CdcloaderError) -> None:
         """Somebody else was faster; the work is planned again."""

@@ -22,6 +22,8 @@ _CHUNK_BYTES = (_MIB, 16 * _MIB)
 # What a stored byte becomes in a frame: text gains views and loses digits, compressed files gain most.
 _GROWTH = {"csv": 3, "json": 3, "parquet": 6}
 _GZIP_GROWTH = 12
+# The part of the whole budget that files of all tables' changes take: half of it while they are split, half after it.
+_SHARED_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ def key_cache_bytes(budget_mb: int) -> int:
 def _keys_mb(budget_mb: int) -> int:
     rest = max(budget_mb - _RUNNING_MB, budget_mb // _KEYS_PART)
     return max(1, min(budget_mb // _KEYS_PART, rest // _KEYS_REST_PART))
+
+
+def shared_files_mb(budget_mb: int) -> int:
+    """What files that hold the changes of all tables may take."""
+    return budget_mb // _SHARED_PART
 
 
 def shares_wanted(files: Iterable[RawFile], batch_bytes: int) -> int:

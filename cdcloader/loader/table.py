@@ -24,6 +24,7 @@ from cdcloader.loader.full_load import load
 from cdcloader.loader.incremental import Committed, apply_batch, files_before
 from cdcloader.loader.lease import Lease
 from cdcloader.loader.listing import check_complete, look_at
+from cdcloader.loader.passing_by import as_taken, passed_by
 from cdcloader.loader.records import first_record, next_generation, own_record, same_place
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
@@ -268,9 +269,19 @@ class TableLoader:
 
     def _work(self, seen: Record, plan: Plan) -> Step:
         """Carry out a plan as soon as there is memory for it; DONE asks for it again where there is none yet."""
+        if passed := self._pass_by(seen, plan):
+            return passed
         files = plan.action.files if isinstance(plan.action, Batch | AppendLate) else ()
-        with self.context.admitted(files) as context:
+        with self.context.admitted(as_taken(self.context, files)) as context:
             return self._leased(context, seen, plan) if context else Step(Outcome.DONE, "waits for memory")
+
+    def _pass_by(self, record: Record, plan: Plan) -> Step | None:
+        """Go past shared files without a row of this table; None where there are rows to apply."""
+        passed = passed_by(self.context, record, plan.action)
+        if passed is None:
+            return None
+        self._report.passed(self._update(record, passed))
+        return Step(Outcome.DONE, "files without a row of this table")
 
     def _leased(self, context: Context, seen: Record, plan: Plan) -> Step:
         """Carry out a plan under the lease, on the log as it is now."""
@@ -289,6 +300,8 @@ class TableLoader:
         return self._carry_out(context, record, base, plan)
 
     def _carry_out(self, context: Context, record: Record, base: Snapshot | None, plan: Plan) -> Step:
+        if passed := self._pass_by(record, plan):
+            return passed
         match plan.action:
             case FullLoad() as action:
                 return self._full_load(context, record, base, action)
@@ -319,7 +332,8 @@ class TableLoader:
         """Apply a batch; where a file of it cannot be read, only what comes before, so that it alone is in the way."""
         while True:
             try:
-                committed = apply_batch(context, base, record, files, late=late, keep_going=self._keep_going)
+                told, going = self._report.schema_changed, self._keep_going
+                committed = apply_batch(context, base, record, files, late=late, keep_going=going, changed=told)
             except TableError as error:
                 readable = [] if late else files_before(self.context, files, error.where)
                 if not readable:

@@ -18,7 +18,6 @@ import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
 from cdcloader.changes.net import FILE, OP, ROW, UNSET, can_be_netted_again, sequence_columns
-from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
@@ -27,6 +26,7 @@ from cdcloader.loader.comparison import BATCH, Difference, Digest, compare, dige
 from cdcloader.loader.context import Context, check_same_layout, overlay
 from cdcloader.loader.holdings import History, Holdings, history, history_of, holdings, replaces_all
 from cdcloader.loader.listing import list_source
+from cdcloader.loader.passing_by import files_without_rows
 from cdcloader.loader.readback import Readback
 from cdcloader.loader.reading import neighbours
 from cdcloader.source.names import Kind, RawFile
@@ -159,7 +159,7 @@ def _accounts(context: Context, last: int) -> tuple[list[tuple[int, Account]], b
 def _holdings(context: Context, told: History, record: Record | None) -> Holdings:
     return holdings(
         told,
-        list_source(context).files,
+        _with_rows(context, told, list_source(context).files),
         record,
         keyed=bool(context.key),
         sequenced=bool(context.table.sequence_by),
@@ -168,6 +168,14 @@ def _holdings(context: Context, told: History, record: Record | None) -> Holding
         where=context.log.where,
         naming=context.naming,
     )
+
+
+def _with_rows(context: Context, told: History, files: Sequence[RawFile]) -> list[RawFile]:
+    """The files but those that hold other tables' changes alone: no commit tells of them."""
+    last = told.newest.position
+    open_ones = [f for f in files if f.transactions and f.name not in told.applied and f.position <= last]
+    empty = {file.name for file in files_without_rows(context, open_ones)}
+    return [file for file in files if file.name not in empty]
 
 
 class _Comparison:
@@ -265,9 +273,11 @@ class _Comparison:
             inputs = fetched.inputs
             described = describe(inputs, context.row_format(overlay(self._schema, context.table)))
             known = {column.name for column in self._schema}
-            # A column that the table no longer has is read, because the reader knows no other way, and left out.
-            schema: Schema = (*self._schema, *(column for column in described if column.name not in known))
-            fmt = context.row_format(schema)
+            fmt = context.row_format(self._schema)
+            if not fmt.by_value:
+                # A column that the table no longer has is read, because the reader knows no other way, and left out.
+                fmt = replace(fmt, known=(*fmt.known, *(each for each in described if each.name not in known)))
+            schema = fmt.known
             alone, only = len(inputs) == 1, frozenset(names)
             chunks = (
                 read(inputs[0], fmt, schema, chunk_bytes=chunk_bytes, only=only)

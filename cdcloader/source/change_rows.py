@@ -186,6 +186,11 @@ def _times(frame: pl.DataFrame, columns: Columns) -> pl.Series:
     return _constant(None, utc, frame.height)
 
 
+def not_in_table(column: str) -> str:
+    """Why a row is rejected that has a value in a column which the table is not to have."""
+    return f"column '{column}': the table does not have it (schema: quarantine)"
+
+
 def rejected(file: FileInput, numbers: pl.Series, reasons: pl.Series, raw: pl.Series) -> pl.DataFrame:
     """Rejects: the file's name, the row's number in it, why, and the row's text."""
     return pl.DataFrame(

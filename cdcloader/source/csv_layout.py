@@ -45,21 +45,22 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
 
     `names` are the table's columns as far as they are known: the file's may differ in case.
     """
-    refuse_wide_encoding(head, file)
+    refuse_wide_encoding(head, file.name)
     mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     text = head[mark:]
     records = head_records(text, fmt.csv, _HEADER_ROWS, whole=whole)
     written = [record for record in records if record not in ([], [""])]
     broken_start = next((record == [] for record in records if record != [""]), False)
-    if broken_start and (fmt.csv.header or not written):
+    # A file of all tables' changes never has a header.
+    header = False if file.numbers else fmt.csv.header
+    if broken_start and (header or not written):
         raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
     if not written and blank_start(text, fmt.csv) == len(text):
         # Empty lines are NULLs in a table with one column, and nothing in any other.
-        is_data = bool(records) and fmt.csv.header is not True and len(_known_names(fmt)[2]) == 1
+        is_data = bool(records) and header is not True and len(_known_names(fmt)[2]) == 1
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
     # A quoted empty value is a row of one field, which no table with more columns may pass over.
     written = written or records
-    header = fmt.csv.header
     if header is None:
         header = not broken_start and _is_header(written[0], fmt)
     if header:
@@ -70,10 +71,10 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     return Layout(_unnamed([record for record in more if record not in ([], [""])] or written, file, fmt), mark)
 
 
-def refuse_wide_encoding(head: bytes, file: FileInput) -> None:
+def refuse_wide_encoding(head: bytes, where: str) -> None:
     """TableError for a text of two or four bytes to a character, by its byte order mark or its zero bytes."""
     if head.startswith(_WIDE_MARKS) or head.count(0) > len(head) // 4:
-        raise TableError("the file is UTF-16 (or UTF-32)", where=file.name, hint=ENCODING_HINT)
+        raise TableError("the file is UTF-16 (or UTF-32)", where=where, hint=ENCODING_HINT)
 
 
 def _is_header(fields: Sequence[str], fmt: RowFormat) -> bool:
@@ -120,13 +121,15 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
         raise TableError(
             "a CSV file without a header, and the table's columns are not known",
             where=file.name,
-            hint="name them under `columns:` in the file's order, or set csv.header: true if there is a header",
+            hint="name them under `columns:` in the file's order, or "
+            + ("have DMS load the table" if file.numbers else "set csv.header: true if there is a header"),
         )
     width = Counter(len(record) for record in records).most_common(1)[0][0]
     rows = [record for record in records if len(record) == width]
     extra = width - len(body)
-    has_op = _is_op_place(rows, file, fmt)
-    if extra == 0 and not (has_op and _cannot_begin_with_op(body, file, fmt)):
+    # The rows that are taken from a file of all tables' changes begin with their Op, whatever it is.
+    has_op = bool(file.numbers) or _is_op_place(rows, file, fmt)
+    if extra == 0 and not file.numbers and not (has_op and _cannot_begin_with_op(body, file, fmt)):
         return columns_of(body, None, None, file, fmt)
     # A file may have the Op column alone.
     has_time = width > int(has_op) and all(_is_time(row[int(has_op)], fmt) for row in rows)

@@ -21,6 +21,7 @@ from cdcloader.source.row_format import CsvFormat
 
 Text = bytes | bytearray
 Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 _SHORTEST_PIECE = 4  # a part of a whole one
 LONGEST_RECORD = 128 * 2**20
 UNCLOSED = "a quote is not closed, or text follows a closing quote"
@@ -219,6 +220,31 @@ def first_end(buffer: Text, at: int, csv: CsvFormat, *, final: bool) -> int | No
     return found.end()
 
 
+def record_places(text: memoryview, csv: CsvFormat) -> tuple[Places, Places, Places, Places]:
+    """Where the records of a text begin, where their content and they end, and the delimiters of all their values.
+
+    It looks at one value after the other, for a text in which quotes stand where they mean nothing, or whose delimiters
+    are no single bytes. A record that is not sound has no delimiters.
+    """
+    whole, value, delimiter = bytes(text), re.compile(value_pattern(csv), re.DOTALL), re.compile(_delimiter(csv))
+    starts, stops, ends, delimiters, at = [], [], [], [], 0
+    while at < len(whole):
+        starts.append(at)
+        match = _record(csv).match(whole, at)
+        end = match.end() if match else first_end(whole, at, csv, final=True) or len(whole)
+        while match and (found := value.match(whole, at)) and (behind := delimiter.match(whole, found.end())):
+            delimiters.append(found.end())
+            at = behind.end()
+        stops.append(starts[-1] + len(content(whole[starts[-1] : end], csv)))
+        at = end
+        ends.append(at)
+    return _places(starts), _places(stops), _places(ends), _places(delimiters)
+
+
+def _places(found: list[int]) -> Places:
+    return np.array(found, np.int64)
+
+
 def split_values(record: bytes, csv: CsvFormat) -> list[str]:
     """The values of one record, unquoted; bytes that are not UTF-8 are replaced."""
     text = record.decode(errors="replace")
@@ -259,13 +285,13 @@ def _take(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool) -> tup
         return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
     quotes = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(csv.quote))
     impatient = final or len(buffer) > LONGEST_RECORD
-    if _well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
+    if is_well_quoted(buffer, quotes, csv) and not (impatient and len(quotes) % 2):
         end = len(buffer) if final else _last_end(buffer, quotes)
         return Piece(memoryview(buffer)[:end]), end
     return _take_slowly(buffer, csv, blank_rows=blank_rows, final=final, impatient=impatient)
 
 
-def _well_quoted(buffer: Text, quotes: np.ndarray, csv: CsvFormat) -> bool:
+def is_well_quoted(buffer: Text | memoryview, quotes: np.ndarray, csv: CsvFormat) -> bool:
     """Whether every quote that opens stands at a value's start and every one that closes at a value's end."""
     data = np.frombuffer(buffer, np.uint8)
     borders = np.array([ord(csv.delimiter), *_NEWLINES], np.uint8)

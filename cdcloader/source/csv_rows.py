@@ -17,7 +17,7 @@ import pyarrow.csv as pc
 from cdcloader.changes.schema import Schema, polars_type
 from cdcloader.changes.type_names import decimal_parts
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, is_clean, no_rejects, rejected, short_op
+from cdcloader.source.change_rows import change_rows, no_rejects, rejected, short_op
 from cdcloader.source.csv_dialect import NoStandInError, plain_piece, restored
 from cdcloader.source.csv_layout import ENCODING_HINT, WIDTH_HINT, Layout, layout
 from cdcloader.source.csv_records import (
@@ -195,7 +195,7 @@ class _Reader(TextReader):
                 typed.append(column.cast(polars_type(kind)))
         frame = pl.DataFrame(typed)
         frame = short_op(frame, self.columns, self.file, self.fmt)
-        return frame if is_clean(frame, self.columns, self.file, self.fmt) else None
+        return frame if self.is_clean(frame) else None
 
     def _read_as_text(self, piece: Piece, csv: CsvFormat) -> set[str]:
         """The columns that the fast parser cannot be trusted with; they are read as text and parsed strictly."""

@@ -202,7 +202,7 @@ def _blocks(file: FileInput, names: Names, block_bytes: int) -> Iterator[_Block]
 def _whole_lines(stream: BinaryIO, file: FileInput, block_bytes: int) -> Iterator[bytes]:
     """The text in pieces of about `block_bytes` that end at a line's end, without a byte order mark."""
     rest = stream.read(max(block_bytes, len(BYTE_ORDER_MARK)))
-    refuse_wide_encoding(rest[:_BLOCK_BYTES], file)
+    refuse_wide_encoding(rest[:_BLOCK_BYTES], file.name)
     rest = rest.removeprefix(BYTE_ORDER_MARK)
     while more := stream.read(max(block_bytes, len(rest))):
         rest += more

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdcloader.changes.schema import delta_type
+from cdcloader.changes.schema import VOID, delta_type
 from cdcloader.errors import TableError
 from cdcloader.source.row_format import (
     TIMESTAMP_TEXT,
@@ -93,6 +93,8 @@ def _file_type(parquet: pq.ParquetFile, field: pa.Field, file: FileInput, fmt: R
         return "string"
     if pa.types.is_timestamp(kind) and kind.tz is not None and _is_legacy(parquet, field.name):
         kind = pa.timestamp(kind.unit)
+    if pa.types.is_null(kind):
+        return VOID
     try:
         return _delta_type(kind, fmt.timestamps)
     except (ValueError, *UNREADABLE) as error:

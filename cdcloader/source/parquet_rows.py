@@ -13,21 +13,21 @@ import io
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdcloader.changes.evolution import TEXT_OF
 from cdcloader.changes.net import FILE
-from cdcloader.changes.schema import Schema, fits, polars_type
+from cdcloader.changes.schema import Schema, fits
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, short_op
+from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, not_in_table, short_op
 from cdcloader.source.parquet_frames import check_rows, data_bytes, frames, frames_together, opened, readable
 from cdcloader.source.parquet_layout import ParquetLayout, layout
+from cdcloader.source.parquet_values import always_fits, cast_column, text_of
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
-from cdcloader.source.text_values import parse_text
 
 _SHOWN_CHARS = 60
 
@@ -133,41 +133,48 @@ def _reader(
 ) -> _Reader:
     wanted = {field.name: field.type for field in schema}
     for name in found.columns.source:
+        if fmt.by_value:
+            break
         if name not in wanted:
             raise TableError(f"column {name!r} is not among the columns that were described", where=file.name)
         have, want = found.types[name], wanted[name]
-        if have != "string" and not fits(have, want):
+        if "string" not in (have, want) and not fits(have, want):
             raise TableError(
                 f"column {name!r} has type {have}, the table has {want}",
                 where=file.name,
                 hint="set the column's type under `columns`, or reload the table to take the new type",
             )
-    types = {name: wanted[name] for name in found.columns.source}
+    types = {name: wanted[name] for name in found.columns.source if name in wanted}
+    strangers = tuple(name for name in found.columns.source if name not in wanted)
     images = {image: wanted[name] for name, image in found.columns.before if image not in types}
     types |= images
     if only is not None:
-        # Text that has to be parsed may turn out to be no value, and a key NULL: either makes its row a reject. So does
-        # what is unset in a row that changes its key.
+        # A value may turn out to be none of its type, and a key NULL: either makes its row a reject. So does what is
+        # unset in a row that changes its key.
         wide = {*only, *(fmt.primary_key or ()), *images}
         wide |= {*fmt.unset_names(types)} if found.columns.before else set()
-        few = {name: want for name, want in types.items() if name in wide or found.types[name] == "string" != want}
+        few = {name: want for name, want in types.items() if name in wide or not always_fits(found.types[name], want)}
         fields = tuple(field for field in schema if field.name in few or field.name in wide)
-        narrow = _Reader(file, fmt, fields, found, few, whole=False)
+        narrow = _Reader(file, fmt, fields, found, few, strangers, whole=False)
         # Without any column in use the number of rows would be lost.
         if narrow.names():
             return narrow
-    return _Reader(file, fmt, schema, found, types)
+    return _Reader(file, fmt, schema, found, types, strangers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One Parquet file being read; `types` are the target types of its columns in use, `whole`: that is all of them."""
+    """One Parquet file being read; `types` are the target types of its columns in use, `whole`: that is all of them.
+
+    `strangers` are the columns that the table lacks, in which no row may have a value.
+    """
 
     file: FileInput
     fmt: RowFormat
     schema: Schema
     found: ParquetLayout
     types: dict[str, str]
+    strangers: tuple[str, ...] = ()
     whole: bool = True
 
     def stored(self, parquet: pq.ParquetFile) -> list[str] | None:
@@ -184,7 +191,7 @@ class _Reader:
         columns = self.found.columns
         if self.whole:
             return columns.names
-        used = {*self.types, columns.op, columns.time, *self.fmt.sequence_by}
+        used = {*self.types, *self.strangers, columns.op, columns.time, *self.fmt.sequence_by}
         return tuple(name for name in columns.names if name in used)
 
     def chunk(self, frame: pl.DataFrame, first: int) -> Chunk:
@@ -223,49 +230,36 @@ class _Reader:
         failed: dict[str, pl.Series] = {}
         for name, want in self.types.items():
             column = frame.get_column(name)
-            typed[name] = _cast(column, self.found.types[name], want)
+            have = self.found.types[name]
+            through = self._through(name) if want == "string" != have else None
+            typed[name] = cast_column(column, have, want, through)
             if typed[name].null_count() > column.null_count():
                 failed[name] = typed[name].is_null() & column.is_not_null()
+        for name in self.strangers:
+            if (values := frame.get_column(name).is_not_null()).any():
+                failed[name] = values
         for helper in (columns.op, columns.time, *self.fmt.sequence_by):
             if helper is not None and helper not in typed:
                 values = frame.get_column(helper)
-                typed[helper] = _text(values) if helper == columns.op else values
+                typed[helper] = text_of(values) if helper == columns.op else values
         ready = pl.DataFrame(list(typed.values()))
         return frame, short_op(ready, columns, self.file, self.fmt), failed
+
+    def _through(self, name: str) -> str | None:
+        """The type that a column of text had before, if it was another."""
+        metadata = next((field.metadata for field in self.schema if field.name == name), None) or {}
+        through = metadata.get(TEXT_OF)
+        return through if isinstance(through, str) else None
 
     def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
         for name, mask in failed.items():
-            shown = "'" + _text(frame.get_column(name)).str.slice(0, _SHOWN_CHARS) + f"' is not a {self.types[name]}"
+            if name not in self.types:
+                reasons = reasons.zip_with(~mask | reasons.is_not_null(), pl.Series([not_in_table(name)]))
+                continue
+            shown = "'" + text_of(frame.get_column(name)).str.slice(0, _SHOWN_CHARS) + f"' is not a {self.types[name]}"
             reasons = reasons.zip_with(~mask | reasons.is_not_null(), f"column '{name}': " + shown)
         return reasons
-
-
-def _cast(column: pl.Series, have: str, want: str) -> pl.Series:
-    """The column as the target type; text that does not parse becomes NULL."""
-    dtype = polars_type(want)
-    if isinstance(column.dtype, pl.Datetime):
-        return _timestamps(column, dtype)
-    if have == "string" and column.dtype != dtype:
-        text = _text(column)
-        return parse_text(text, want).alias(column.name)
-    if have == "string":
-        return parse_text(column, want).alias(column.name)
-    return column if column.dtype == dtype else column.cast(dtype)
-
-
-def _timestamps(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Microseconds, in UTC or naive: a file's times are UTC whether or not the reader says so."""
-    kind = cast("pl.Datetime", column.dtype)
-    utc = column if kind.time_zone in (None, "UTC") else column.dt.convert_time_zone("UTC")
-    naive = utc.dt.replace_time_zone(None).dt.cast_time_unit("us")
-    return naive.dt.replace_time_zone("UTC") if cast("pl.Datetime", dtype).time_zone else naive
-
-
-def _text(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.Time:
-        return column.dt.to_string("%H:%M:%S%.6f").str.replace(r"\.0{6}$", "")
-    return column.cast(pl.String)
 
 
 def _json_rows(frame: pl.DataFrame) -> pl.Series:

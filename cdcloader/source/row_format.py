@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cdcloader.changes.changed_keys import BEFORE
@@ -80,6 +82,8 @@ class RowFormat:
     op_column: str | None = None
     changes_without_op: str = "refuse"
     listed: tuple[str, ...] = ()
+    # Columns that the table lacks, and types that do not fit, make rejects of the rows that need them.
+    by_value: bool = False
 
     @property
     def timestamp_type(self) -> str:
@@ -89,7 +93,10 @@ class RowFormat:
 
 @dataclass(frozen=True, slots=True)
 class FileInput:
-    """One raw file; `ordinal` is its place in the batch, `name` its full key, `size` its bytes as stored."""
+    """One raw file; `ordinal` is its place in the batch, `name` its full key, `size` its bytes as stored.
+
+    Of a file that holds the changes of all tables it is one table's rows: `numbers` gives the number of each in it.
+    """
 
     ordinal: int
     name: str
@@ -98,6 +105,7 @@ class FileInput:
     gzip: bool
     size: int
     open: Callable[[], BinaryIO]
+    numbers: Callable[[], npt.NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,23 @@
 """What DMS wrote to typed change rows, strictly: every row of a file becomes a row or a reject (pure).
 
-`describe` says which columns some files have, `read` reads one file as those columns, `read_together` several small
-ones. A file that cannot be this table's raises TableError; a row that cannot be applied is a reject with its number,
-the reason and its text.
+`describe` says which columns some files have, `survey` which file has what; `read` reads one file as those columns,
+`read_together` several small ones. A file that cannot be this table's raises TableError; a row that cannot be applied
+is a reject with its number, the reason and its text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from cdcloader.changes.schema import Field, Schema, fits
-from cdcloader.errors import TableError
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cdcloader.changes.evolution import Policy, Seen, evolve
+from cdcloader.changes.net import ROW
+from cdcloader.changes.schema import VOID, Schema
 from cdcloader.source.csv_layout import Layout
 from cdcloader.source.csv_rows import file_layout, read_csv
 from cdcloader.source.csv_samples import sample
@@ -21,7 +27,17 @@ from cdcloader.source.parquet_rows import parquet_layout, read_parquet, read_par
 from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import Chunk, Columns, CsvFormat, FileInput, RowFormat, is_rule_added
 
-__all__ = ["TEXT_FORMATS", "Chunk", "CsvFormat", "FileInput", "RowFormat", "describe", "read", "read_together"]
+__all__ = [
+    "TEXT_FORMATS",
+    "Chunk",
+    "CsvFormat",
+    "FileInput",
+    "RowFormat",
+    "describe",
+    "read",
+    "read_together",
+    "survey",
+]
 
 # Their types are not written in them.
 TEXT_FORMATS = ("csv", "json")
@@ -34,30 +50,20 @@ def describe(files: Sequence[FileInput], fmt: RowFormat) -> Schema:
     and of JSON from all values.
     """
     known = {field.name: field.type for field in fmt.known}
-    types: dict[str, str | None] = {}
-    origin: dict[str, str] = {}
-    csv_files: list[tuple[FileInput, Layout]] = []
-    seen: dict[str, Evidence] = {}
-    for file in (file for file in files if file.size):
-        names = tuple(dict.fromkeys([*known, *types]))
-        if file.format == "csv":
-            layout = _csv_layout(file, fmt, names)
-            if layout is not None:
-                csv_files.append((file, layout))
-                _note_text_columns(types, known, layout.columns, fmt)
-            continue
-        if file.format == "json":
-            told = json_layout(file, fmt, names)
-            if told is not None:
-                _note_text_columns(types, known, told.columns, fmt)
-                seen |= {name: seen.get(name, Evidence()) | more for name, more in told.seen.items()}
-            continue
-        found = parquet_layout(file, fmt, names)
-        for name in found.columns.source:
-            wider = known.get(name) or _wider(name, types.get(name), found.types[name], origin.get(name, ""), file.name)
-            if wider != types.get(name):
-                types[name], origin[name] = wider, file.name
-    return _typed(types, csv_files, seen, fmt)
+    seen = [replace(one, type=known.get(one.name, one.type)) for one in survey(files, fmt)]
+    return evolve(seen, (), Policy()).schema
+
+
+def survey(files: Sequence[FileInput], fmt: RowFormat) -> list[Seen]:
+    """The source columns of these files, each type of each column with the first file that has it, in order of files.
+
+    A Parquet file tells its types. In CSV and JSON they are those that are known; values tell the others.
+    """
+    surveyed = _Survey(fmt, {field.name: field.type for field in fmt.known})
+    for file in files:
+        if file.size:
+            surveyed.add(file)
+    return surveyed.seen()
 
 
 def read(
@@ -77,7 +83,8 @@ def read(
     if file.size == 0:
         return iter(())
     if file.format == "csv":
-        return read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+        chunks = read_csv(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
+        return _numbered(chunks, file.numbers) if file.numbers else chunks
     if file.format == "json":
         return read_json(file, fmt, schema, inferred=inferred, chunk_bytes=chunk_bytes)
     return read_parquet(file, fmt, schema, chunk_bytes=chunk_bytes, only=only)
@@ -103,16 +110,18 @@ def read_together(
             yield from read_parquet_together(list(neighbours), fmt, schema, chunk_bytes=chunk_bytes, only=only)
 
 
+def _numbered(chunks: Iterator[Chunk], numbers: Callable[[], npt.NDArray[np.int64]]) -> Iterator[Chunk]:
+    """The chunks of a part of a file, with the numbers that its rows have in the whole file."""
+    number_of = pl.Series(numbers())
+    for chunk in chunks:
+        rows = chunk.rows.with_columns(number_of.gather(chunk.rows[ROW] - 1).alias(ROW))
+        rejects = chunk.rejects.with_columns(number_of.gather(chunk.rejects["row"] - 1).alias("row"))
+        yield replace(chunk, rows=rows, rejects=rejects)
+
+
 def _csv_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> Layout | None:
     with raw_text(file) as stream:
         return file_layout(stream, file, fmt, names)
-
-
-def _note_text_columns(
-    types: dict[str, str | None], known: Mapping[str, str], columns: Columns, fmt: RowFormat
-) -> None:
-    for name in columns.source:
-        types[name] = types.get(name) or known.get(name) or _helper_type(name, columns, fmt)
 
 
 def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
@@ -121,25 +130,47 @@ def _helper_type(name: str, columns: Columns, fmt: RowFormat) -> str | None:
     return "string" if is_helper else None
 
 
-def _wider(name: str, old: str | None, new: str, old_file: str, new_file: str) -> str:
-    if old is None or fits(old, new):
-        return new
-    if fits(new, old):
-        return old
-    raise TableError(
-        f"column {name!r} has type {old} in {old_file} and {new} in {new_file}",
-        where=new_file,
-        hint="set the column's type under `columns`, or have DMS load the table again",
-    )
+class _Survey:
+    """What was found so far: the first file of each column and type; None is a type that values will tell."""
 
+    def __init__(self, fmt: RowFormat, known: Mapping[str, str]) -> None:
+        self._fmt, self._known = fmt, known
+        self._names = tuple(known)
+        self._found: dict[tuple[str, str | None], str] = {}
+        self._csv_files: list[tuple[FileInput, Layout]] = []
+        self._json_values: dict[str, Evidence] = {}
 
-def _typed(
-    types: dict[str, str | None],
-    csv_files: Sequence[tuple[FileInput, Layout]],
-    seen: Mapping[str, Evidence],
-    fmt: RowFormat,
-) -> Schema:
-    open_names = [name for name, kind in types.items() if kind is None]
-    sampled = sample(csv_files, open_names, fmt.csv) if open_names else {}
-    all_seen = {name: sampled[name] | seen.get(name, Evidence()) for name in open_names}
-    return tuple(Field(name, kind or type_of(all_seen[name], fmt.timestamp_type)) for name, kind in types.items())
+    def add(self, file: FileInput) -> None:
+        """Look at one more file."""
+        kinds = self._kinds(file)
+        for one in kinds.items():
+            self._found.setdefault(one, file.name)
+        self._names = tuple(dict.fromkeys([*self._names, *kinds]))
+
+    def seen(self) -> list[Seen]:
+        """What was found, with all types: text takes that of a Parquet file beside it, or its values tell."""
+        typed = {name for name, kind in self._found if kind is not None}
+        open_names = [name for name, kind in self._found if kind is None and name not in typed]
+        sampled = sample(self._csv_files, open_names, self._fmt.csv) if open_names else {}
+        values = {name: sampled[name] | self._json_values.get(name, Evidence()) for name in open_names}
+        kinds = {name: type_of(value, self._fmt.timestamp_type) for name, value in values.items()}
+        return [Seen(file, name, kind or kinds.get(name, VOID)) for (name, kind), file in self._found.items()]
+
+    def _kinds(self, file: FileInput) -> dict[str, str | None]:
+        if file.format == "csv":
+            layout = _csv_layout(file, self._fmt, self._names)
+            if layout is None:
+                return {}
+            self._csv_files.append((file, layout))
+            return self._of_text(layout.columns)
+        if file.format == "json":
+            told = json_layout(file, self._fmt, self._names)
+            if told is None:
+                return {}
+            self._json_values |= {n: self._json_values.get(n, Evidence()) | more for n, more in told.seen.items()}
+            return self._of_text(told.columns)
+        found = parquet_layout(file, self._fmt, self._names)
+        return {name: found.types[name] for name in found.columns.source}
+
+    def _of_text(self, columns: Columns) -> dict[str, str | None]:
+        return {name: self._known.get(name) or _helper_type(name, columns, self._fmt) for name in columns.source}

@@ -9,7 +9,7 @@ import polars as pl
 
 from cdcloader.changes.schema import Schema
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import checked_chunk
+from cdcloader.source.change_rows import checked_chunk, is_clean, not_in_table
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
@@ -21,11 +21,11 @@ def types_in_use(file: FileInput, fmt: RowFormat, schema: Schema, columns: Colum
     """The columns that are read and the types that they are read as; TableError where one was not described."""
     fixed = {field.name: field.type for field in schema}
     unknown = [name for name in columns.source if name not in fixed]
-    if unknown:
+    if unknown and not fmt.by_value:
         raise TableError(
             f"column {unknown[0]!r} is not among the columns that were described", where=file.name, hint="describe it"
         )
-    types = {name: fixed[name] for name in columns.source}
+    types = {name: fixed.get(name, "string") for name in columns.source}
     if columns.op is not None:
         types[columns.op] = "string"
     types |= {name: "string" for name in fmt.sequence_by if name not in types}
@@ -46,6 +46,16 @@ class TextReader:
     types: dict[str, str]
     inferred: frozenset[str]
 
+    @property
+    def strangers(self) -> frozenset[str]:
+        """The columns that the table lacks, in which no row may have a value."""
+        return frozenset(self.columns.source).difference(field.name for field in self.schema)
+
+    def is_clean(self, frame: pl.DataFrame) -> bool:
+        """Whether every row of a typed frame meets the rules as it stands."""
+        empty = all(frame.get_column(name).null_count() == frame.height for name in self.strangers)
+        return empty and is_clean(frame, self.columns, self.file, self.fmt)
+
     def typed(
         self,
         texts: pl.DataFrame,
@@ -60,12 +70,17 @@ class TextReader:
         typed: list[pl.Series] = []
         reasons = pl.repeat(None, texts.height, dtype=pl.String, eager=True)
         misfits: dict[str, str] = {}
+        strangers = self.strangers
         for name, kind in self.types.items():
             text = texts.get_column(name)
             values = parse_text(text, kind)
             typed.append(values.alias(name))
             failed = text.is_not_null() & values.is_null()
-            if name in self.inferred:
+            if name in strangers:
+                # Like other faults of a row, of which the first is told.
+                told = pl.when(pl.lit(text).is_not_null()).then(pl.lit(not_in_table(name)))
+                reasons = pl.select(pl.coalesce(pl.lit(reasons), told)).to_series()
+            elif name in self.inferred:
                 failed |= is_lax(text, kind)
                 if failed.any():
                     misfits[name] = widen(kind, text.filter(failed), self.fmt.timestamp_type)

@@ -179,6 +179,10 @@ SETTINGS = [
     Setting("a column added, a column dropped", "schema", NAMED, parts={"evolves": True}),
     Setting("CsvNoSupValue", "partial", TEXT, {"no_supplemental_value": "~absent~"},
             _csv(no_supplemental_value="~absent~"), without=("op",)),
+    Setting("PreserveTransactions", "date", DMS_FORMATS, {"cdc_path": "changes/all"}, {"cdc_path": "changes/all"},
+            {"sources": ("sales/orders", "crm/orders", "crm/visits")},
+            # Without a full load or a header nothing names the columns.
+            without=("load", "op", "added", "before", "naive", "schema")),
     Setting("timestamps naive", "naive", (PARQUET,), config={"timestamps": "naive"}),
     Setting("timestamps naive", "naive", (*TEXT, JSON),
             config={"timestamps": "naive", "columns": {**_COLUMNS["columns"], "at": "timestamp_ntz"}}),
