@@ -19,6 +19,7 @@ no I/O, read no clock and log nothing.
                                  load_sets.py knows which LOAD files belong together
       transactions.py     pure   a file of all tables' changes -> the text of each table's rows
       rows.py             pure   files -> typed change rows; csv_rows.py, json_rows.py, parquet_rows.py and theirs do it
+      rules.py            pure   column rules: rows as the source has them -> rows of the table; sql.py, casts.py
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
                                  checkpoints.py reads whole versions

@@ -23,6 +23,7 @@ from cdcloader.lake.key_cache import KeyCache
 from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.vectors import Vectors
 from cdcloader.loader.admission import Admission
+from cdcloader.loader.columns import check_expressions
 from cdcloader.loader.context import Context, Settings
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
@@ -77,6 +78,7 @@ def assemble(
     Who `only_reads` writes no quarantine when shared files are split. ConfigError when a name is unknown, or when raw,
     lake or state cannot be used at all.
     """
+    check_expressions(config.tables)
     budget = budget_mb(config.memory_budget_mb)
     if warning := budget_warning(config.memory_budget_mb):
         structlog.get_logger().warning(warning)

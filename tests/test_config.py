@@ -467,6 +467,43 @@ def test_an_override_of_a_section_that_is_none_is_no_crash(tmp_path: Path) -> No
     assert set(faults(tmp_path, config, environ)) == {"batch", "defaults", "tables"}
 
 
+@pytest.mark.parametrize(
+    ("rules", "place", "message"),
+    [
+        ({"rename": {"id": "key"}}, "rename", "primary_key names 'id', which is renamed: write its new name there"),
+        ({"columns": {"a": "long"}, "rename": {"A": "b"}}, "rename", "columns names 'a', which is renamed"),
+        ({"rename": {"a": "x", "b": "X"}}, "rename", "the new name 'X' stands there twice"),
+        ({"rename": {"a": "x", "A": "y"}}, "rename", "the old name 'A' stands there twice"),
+        ({"rename": {"a": "__x"}}, "rename", "'__x' begins with __"),
+        ({"drop": ["ID"]}, "drop", "'id' is needed by primary_key"),
+        ({"partition_by": ["day"], "drop": ["day"]}, "drop", "'day' is needed by partition_by"),
+        ({"cast": {"a": "text"}}, "cast.a", "unknown type 'text'"),
+        ({"derive": {"id": "a"}}, "derive", "'id' is in primary_key"),
+        ({"cast": {"d": "long"}, "derive": {"d": "a"}}, "derive", "'d' is in cast too"),
+        ({"rename": {"a": "d"}, "derive": {"d": "a"}}, "derive", "'d' is a new name under rename too"),
+        ({"mask": {"id": None}}, "mask", "'id' is in primary_key; null would make all keys one"),
+        ({"drop": ["a"], "mask": {"a": "sha256"}}, "mask", "'a' is in drop too"),
+        ({"mask": {"a": "md5"}}, "mask.a", "'md5' is none of sha256, null"),
+        ({"filter": ""}, "filter", "is empty"),
+    ],
+)
+def test_column_rules_that_do_not_go_together(tmp_path: Path, rules: dict[str, Any], place: str, message: str) -> None:
+    """A rule that would break the key, or contradicts another one, is told at its own place."""
+    found = table_faults(tmp_path, **rules)
+    assert list(found) == [f"tables[0].{place}"]
+    assert message in found[f"tables[0].{place}"]
+
+
+def test_column_rules(tmp_path: Path) -> None:
+    """Rules in `defaults` are merged into those of a table; YAML's null masks as the word does; swaps are renames."""
+    rules = {"rename": {"a": "b", "b": "a"}, "mask": {"id": "sha256", "phone": None}, "cast": {"n": "DECIMAL( 5, 2 )"}}
+    table = {"source": "s/t", "primary_key": ["id"], **rules}
+    config = load(tmp_path, defaults={"mask": {"email": "null"}, "filter": "x > 1"}, tables=[table])
+    assert config.tables[0].mask == {"email": "null", "id": "sha256", "phone": "null"}
+    assert config.tables[0].cast == {"n": "decimal(5,2)"}
+    assert (config.tables[0].rename, config.tables[0].filter) == ({"a": "b", "b": "a"}, "x > 1")
+
+
 def test_partial_rows_need_a_key_and_other_columns(tmp_path: Path) -> None:
     """What has no effect, or none that could be meant, is a fault; a default may be taken back."""
     keep = {"partial_updates": "keep"}

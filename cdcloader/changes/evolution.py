@@ -63,10 +63,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """The table's columns as they will be, and what changes for that."""
+    """The table's columns as they will be, and what changes for that.
+
+    `properties` are what the target is to remember beside them, None for what it is to forget.
+    """
 
     schema: Schema
     changes: tuple[Change, ...] = ()
+    properties: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def retyped(self) -> tuple[Change, ...]:
@@ -76,7 +80,7 @@ class Evolution:
     @property
     def rest(self) -> Evolution:
         """What is left to change when they were."""
-        return Evolution(self.schema, tuple(change for change in self.changes if change.kind is Kind.ADDED))
+        return replace(self, changes=tuple(change for change in self.changes if change.kind is Kind.ADDED))
 
 
 def evolve(seen: Sequence[Seen], table: Schema, policy: Policy) -> Evolution:

@@ -54,6 +54,9 @@ def status(
 def validate(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Check the config; every fault is reported at once. Exit code 2 when there is one."""
     settings = read_config(config)
+    from cdcloader.loader.columns import check_expressions
+
+    check_expressions(settings.tables)
     tables = f"{len(settings.tables)} table{'s' if len(settings.tables) > 1 else ''}"
     budget = budget_mb(settings.memory_budget_mb)
     typer.echo(f"{config}: valid ({tables}, {settings.raw} -> {settings.lake})")

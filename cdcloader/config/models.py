@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic import field_validator as checks
 
 from cdcloader.changes.type_names import normal_type
+from cdcloader.config.column_rules import Casts, Derived, Masks, Renames, check_rule
 from cdcloader.config.naming import layout_pattern, time_zone
 from cdcloader.errors import ConfigError
 
@@ -274,6 +275,18 @@ class TableDefaults(Model):
     cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
     schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
     on_type_change: Literal["widen", "string", "block"] = "widen"
+    rename: Renames = {}
+    drop: Names = ()
+    cast: Casts = {}
+    filter: Name | None = None
+    derive: Derived = {}
+    mask: Masks = {}
+
+    @checks("rename", "drop", "filter", "derive", "mask")
+    @classmethod
+    def _goes_together(cls, value: Any, info: ValidationInfo) -> Any:
+        check_rule(str(info.field_name), value, info.data)
+        return value
 
 
 class Table(TableDefaults):

@@ -169,6 +169,11 @@ class Context:
             pinned=table.columns,
         )
 
+    @property
+    def source_policy(self) -> Policy:
+        """The same of the columns that files have, before rules make others of them: none of these is a key yet."""
+        return replace(self.policy, key=frozenset(), partition_by=frozenset())
+
     def row_format(self, known: Schema) -> RowFormat:
         """How the raw files are read, given the columns whose types are fixed."""
         csv = self.table.csv
@@ -194,6 +199,7 @@ class Context:
             changes_without_op=self.table.changes_without_op,
             listed=tuple(self.table.columns),
             by_value=self.table.schema == "quarantine",
+            rename=self.table.rename,
         )
 
     def fetched(self, files: Sequence[RawFile]) -> Ahead:

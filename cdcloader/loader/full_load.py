@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from cdcloader.changes.evolution import Evolution, check_frozen, evolve, replaced
+from cdcloader.changes.evolution import evolve
 from cdcloader.changes.schema import Field, Schema
 from cdcloader.errors import CommitConflict, StateConflict
 from cdcloader.lake.apply import Applied
 from cdcloader.lake.load import FullLoad as LoadFiles
 from cdcloader.lake.snapshot import Snapshot, check_supported
 from cdcloader.loader.account import Account, logged_progress, utc_second
-from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
+from cdcloader.loader.columns import Columns, load_columns, source_columns
+from cdcloader.loader.context import Context, Stopwatch, overlay
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.publish import commit
 from cdcloader.source.actions import FullLoad
@@ -50,35 +51,32 @@ def load(
         check_supported(base, where=context.log.where)
     watch = Stopwatch()
     with watch.phase("describe"):
-        schema, inferred = _schema(context, base, plan)
+        source, inferred = _source(context, base, plan)
     while True:
+        columns = load_columns(context, base, source, plan.files[0].name)
         try:
-            files, account = _write(context, plan, schema, inferred, generation, watch, keep_alive)
+            files, account = _write(context, plan, columns, inferred, generation, watch, keep_alive)
             account = replace(account, skipped=skipped)
             break
         except _TooNarrow as narrow:
-            schema = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in schema)
+            source = tuple(replace(c, type=narrow.wider.get(c.name, c.type)) for c in source)
     try:
         with watch.phase("commit"):
-            return _publish(context, plan, schema, files, account, watch, confirm)
+            return _publish(context, plan, columns, files, account, watch, confirm)
     except (CommitConflict, StateConflict):
         # Only now is it certain that no version names these files; after a lost answer one may.
         files.discard()
         raise
 
 
-def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
+def _source(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Schema, frozenset[str]]:
     """The set's columns, and those whose types were guessed. CSV and JSON keep the types that the table has already."""
     text = any(file.format in TEXT_FORMATS for file in plan.files)
-    pinned = base.schema(context.log.where) if base and text else ()
+    pinned = source_columns(context.table, base, context.log.where) if text else ()
     known = overlay(pinned, context.table)
     seen = survey(context.inputs(plan.files), context.row_format(known))
     # The table's own order and nullability do not matter.
-    schema = evolve(seen, (), context.policy).schema or tuple(Field(c.name, c.type) for c in known)
-    where = context.raw.path_of(context.table.source)
-    if base is not None and context.table.schema == "freeze":
-        schema = check_frozen(schema, base.schema(context.log.where), where)
-    check_columns(context.table, schema, where)
+    schema = evolve(seen, (), context.source_policy).schema or tuple(Field(c.name, c.type) for c in known)
     names = {column.name for column in known}
     guessed = frozenset(column.name for column in schema if column.name not in names) if text else frozenset()
     # A column that is guessed may hold NULL in every sample.
@@ -88,19 +86,20 @@ def _schema(context: Context, base: Snapshot | None, plan: FullLoad) -> tuple[Sc
 def _write(
     context: Context,
     plan: FullLoad,
-    schema: Schema,
+    columns: Columns,
     inferred: frozenset[str],
     generation: int,
     watch: Stopwatch,
     keep_alive: Callable[[], None],
 ) -> tuple[LoadFiles, Account]:
-    files = LoadFiles(context.target(schema), context.settings.piece_bytes)
+    files = LoadFiles(context.target(columns.evolution.schema), context.settings.piece_bytes)
     quarantine = context.quarantine(plan.files)
-    fmt = context.row_format(schema)
-    rows_in = 0
+    fmt = context.row_format(columns.source)
+    rows_in = left_out = 0
+    inputs = context.inputs(plan.files)
     try:
-        for file in context.inputs(plan.files):
-            chunks = read(file, fmt, schema, inferred=inferred, chunk_bytes=context.settings.chunk_bytes)
+        for file in inputs:
+            chunks = read(file, fmt, columns.source, inferred=inferred, chunk_bytes=context.settings.chunk_bytes)
             while True:
                 with watch.phase("read"):
                     chunk = next(chunks, None)
@@ -108,9 +107,14 @@ def _write(
                     break
                 _refuse_misfits(chunk)
                 rows_in += chunk.rows_in
-                quarantine.add(file.name, chunk.rejects)
+                rows, rejects = chunk.rows, chunk.rejects
+                if columns.differ:
+                    with watch.phase("read"):
+                        ruled = columns.applied(chunk, inputs, leave_out=True)
+                    rows, rejects, left_out = ruled.rows, ruled.rejects, left_out + ruled.left_out
+                quarantine.add(file.name, rejects)
                 with watch.phase("write"):
-                    files.add(chunk.rows)
+                    files.add(rows)
                 keep_alive()
         with watch.phase("write"):
             files.finish(keep_alive)
@@ -119,7 +123,7 @@ def _write(
         files.discard()
         raise
     account = _account(context, plan, generation, rows_in, files, quarantine.rows)
-    return files, account
+    return files, replace(account, noop=left_out)
 
 
 def _refuse_misfits(chunk: Chunk) -> None:
@@ -151,7 +155,7 @@ def _account(
 def _publish(
     context: Context,
     plan: FullLoad,
-    schema: Schema,
+    columns: Columns,
     files: LoadFiles,
     account: Account,
     watch: Stopwatch,
@@ -171,16 +175,20 @@ def _publish(
         # Behind the reading of the log: whoever takes over from here on cannot commit unseen.
         confirm()
         removes = list(base.files.values()) if base else []
-        changes = replaced(base.schema(context.log.where), schema, plan.files[0].name) if base else ()
-        columns = Evolution(schema, changes)
         try:
             snapshot = commit(
-                context, base, account, columns=columns, adds=files.files, removes=removes, operation="WRITE"
+                context,
+                base,
+                account,
+                columns=columns.evolution,
+                adds=files.files,
+                removes=removes,
+                operation="WRITE",
             )
         except CommitConflict:
             continue
         applied = Applied(adds=list(files.files), inserted=account.inserted, strategy="full_load")
-        return Committed(account, snapshot, applied, watch.seconds, plan.files, None, changes)
+        return Committed(account, snapshot, applied, watch.seconds, plan.files, None, columns.evolution.changes)
     raise CommitConflict(
         f"other writers took the version {_COMMIT_TRIES_MAX} times in a row",
         where=context.log.where,

@@ -184,7 +184,7 @@ def _account(
         inserted=applied.inserted,
         updated=applied.updated,
         deleted=applied.deleted,
-        noop=applied.noop,
+        noop=applied.noop + reading.left_out,
         superseded=superseded,
         quarantined=reading.quarantine.rows,
         skipped=record.skipped_files,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from cdcloader import __version__
 from cdcloader.changes.evolution import Evolution
@@ -46,7 +47,14 @@ def commit(
     _check_growth(account, before, live_rows(adds), doubled, context.log.where)
     now_ms = context.now_ms
     actions = [
-        *table_actions(context, base, columns.schema, now_ms, vectors=any(file.vector for file in adds)),
+        *table_actions(
+            context,
+            base,
+            columns.schema,
+            now_ms,
+            vectors=any(file.vector for file in adds),
+            properties=columns.properties,
+        ),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
         {
@@ -93,7 +101,8 @@ def check_same_rows(removes: Iterable[DataFile], adds: Iterable[DataFile], where
 
 def _check_kinds(account: Account, context: Context) -> None:
     """Without a key no row can meet another one."""
-    if not context.key and (account.superseded or account.updated or account.noop):
+    left_out = context.table.filter is not None
+    if not context.key and (account.superseded or account.updated or (account.noop and not left_out)):
         raise TableError(
             f"rows of a table without a primary key would be lost: {account.rows}",
             where=context.log.where,
@@ -117,7 +126,13 @@ def _check_growth(account: Account, before: int | None, after: int | None, doubl
 
 
 def table_actions(
-    context: Context, base: Snapshot | None, schema: Schema, now_ms: int, *, vectors: bool
+    context: Context,
+    base: Snapshot | None,
+    schema: Schema,
+    now_ms: int,
+    *,
+    vectors: bool,
+    properties: Mapping[str, str | None] = MappingProxyType({}),
 ) -> list[Action]:
     """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added."""
     features = [_TIMESTAMP_NTZ] if any(column.type == "timestamp_ntz" for column in schema) else []
@@ -127,9 +142,10 @@ def table_actions(
     if base is None or protocol != base.protocol:
         actions.append({"protocol": protocol})
     partition_by = list(context.table.partition_by)
-    properties = {
+    stated = {
         **(base.configuration if base else {}),
         **({VECTORS_PROPERTY: "true"} if vectors else {}),
+        **properties,
         KEY_PROPERTY: key_property(context.table),
     }
     metadata: Action = {
@@ -137,7 +153,7 @@ def table_actions(
         "format": {"provider": "parquet", "options": {}},
         "schemaString": to_json(schema),
         "partitionColumns": partition_by,
-        "configuration": properties,
+        "configuration": {name: value for name, value in stated.items() if value is not None},
         "createdTime": base.metadata.get("createdTime", now_ms) if base else now_ms,
     }
     same = base is not None and all(

@@ -11,12 +11,12 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
-from cdcloader.changes.evolution import Evolution, evolve
 from cdcloader.changes.net import OP, TIME, sequence_columns, unset_columns
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.lake.snapshot import Snapshot
-from cdcloader.loader.context import Context, Stopwatch, check_columns, overlay
-from cdcloader.source.rows import Chunk, FileInput, read, read_together, survey
+from cdcloader.loader.columns import batch_columns
+from cdcloader.loader.context import Context, Stopwatch
+from cdcloader.source.rows import Chunk, FileInput, read, read_together
 
 # Two hide what of decoding is Python; more would only hold more in memory.
 _READERS = 2
@@ -28,7 +28,8 @@ class Reading:
     """The rows of some inputs as `schema`: the table's columns as they will be after the batch.
 
     `rows_in` counts every row of the files, a row that changed its key twice; `rows` counts those that became a change,
-    or two; `newest` is the newest commit time that they tell. All are complete when `frames` has ended.
+    or two; `left_out` those of an insert-only table that its filter did not let through; `newest` is the newest commit
+    time that they tell. All are complete when `frames` has ended.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Reading:
     ) -> None:
         self._inputs, self.quarantine, self._beat = inputs, quarantine, context.beat
         self._chunk_bytes = context.settings.chunk_bytes
-        self.evolution = _evolution(context, base, inputs)
+        self.columns = batch_columns(context, base, inputs)
+        self.evolution = self.columns.evolution
         self.schema = self.evolution.schema
-        self._format = context.row_format(self.schema)
-        self.rows_in = self.rows = 0
+        self._format = context.row_format(self.columns.source)
+        self._leave_out = not context.key
+        self.rows_in = self.rows = self.left_out = 0
         self.newest: datetime | None = None
 
     def frames(self, watch: Stopwatch) -> Iterator[pl.DataFrame]:
@@ -51,14 +54,22 @@ class Reading:
             if chunk is None:
                 return
             self._beat()
-            rows = with_old_keys_deleted(chunk.rows)
-            self.rows_in += chunk.rows_in + rows.height - chunk.rows.height
+            self._note_time(chunk.rows)
+            with watch.phase("read"):
+                ruled, rejects = self._ruled(chunk) if self.columns.differ else (chunk.rows, chunk.rejects)
+            rows = with_old_keys_deleted(ruled)
+            self.rows_in += chunk.rows_in + rows.height - ruled.height
             self.rows += rows.height
-            if chunk.rejects.height:
-                self.quarantine.add(chunk.rejects["file"][0], chunk.rejects)
-            self._note_time(rows)
+            for (file,), some in rejects.group_by("file", maintain_order=True) if rejects.height else ():
+                self.quarantine.add(str(file), some)
             helpers = [OP, *sequence_columns(rows.columns), *unset_columns(rows.columns)]
             yield rows.select([*(column.name for column in self.schema), *helpers])
+
+    def _ruled(self, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """A chunk's rows after the column rules, and its rejects with those that a rule made."""
+        found = self.columns.applied(chunk, self._inputs, leave_out=self._leave_out)
+        self.left_out += found.left_out
+        return found.rows, found.rejects
 
     def _note_time(self, rows: pl.DataFrame) -> None:
         newest = rows[TIME].max()
@@ -92,19 +103,8 @@ class Reading:
 
     def _read(self, group: Sequence[FileInput]) -> Iterator[Chunk]:
         if len(group) == 1:
-            return read(group[0], self._format, self.schema, chunk_bytes=self._chunk_bytes)
-        return read_together(group, self._format, self.schema, chunk_bytes=self._chunk_bytes)
-
-
-def _evolution(context: Context, base: Snapshot | None, inputs: Sequence[FileInput]) -> Evolution:
-    """The table's columns after the batch; TableError when its files do not fit the table, or the config."""
-    table_schema = base.schema(context.log.where) if base else ()
-    seen = survey(inputs, context.row_format(overlay(table_schema, context.table)))
-    evolution = evolve(seen, table_schema, context.policy)
-    if evolution.schema:
-        where = inputs[0].name if len(inputs) == 1 else f"{inputs[0].name} .. {inputs[-1].name}"
-        check_columns(context.table, evolution.schema, where)
-    return evolution
+            return read(group[0], self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
+        return read_together(group, self._format, self.columns.source, chunk_bytes=self._chunk_bytes)
 
 
 class _Sized(Protocol):

@@ -17,11 +17,13 @@ from typing import Any
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
+from cdcloader.changes.evolution import Evolution
 from cdcloader.changes.net import FILE, OP, ROW, UNSET, can_be_netted_again, sequence_columns
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
 from cdcloader.loader.aside import Aside
+from cdcloader.loader.columns import SOURCE_PROPERTY, Columns, check_unmixed, has_rules, rules_of, source_columns
 from cdcloader.loader.comparison import BATCH, Difference, Digest, compare, digest, latest, living
 from cdcloader.loader.context import Context, check_same_layout, overlay
 from cdcloader.loader.holdings import History, Holdings, history, history_of, holdings, replaces_all
@@ -183,7 +185,11 @@ class _Comparison:
 
     def __init__(self, context: Context, snapshot: Snapshot, held: Holdings, budget_bytes: int) -> None:
         self._context, self._held = context, held
-        self._schema = snapshot.schema(context.log.where)
+        self._schema = self._source = snapshot.schema(context.log.where)
+        self._ruled = has_rules(context.table)
+        check_unmixed(context.table, snapshot, context.log.where)
+        if self._ruled or SOURCE_PROPERTY in snapshot.configuration:
+            self._source = source_columns(context.table, snapshot, context.log.where)
         self._readback = Readback(context, snapshot, self._schema)
         free = max(budget_bytes - _RUNNING_BYTES, budget_bytes // 8)
         self._part_bytes = max(free // _PART_SHARE, _PART_BYTES_MIN)
@@ -271,14 +277,17 @@ class _Comparison:
         context, chunk_bytes = self._context, self._context.settings.chunk_bytes
         with context.fetched(group) as fetched:
             inputs = fetched.inputs
-            described = describe(inputs, context.row_format(overlay(self._schema, context.table)))
-            known = {column.name for column in self._schema}
-            fmt = context.row_format(self._schema)
+            described = describe(inputs, context.row_format(overlay(self._source, context.table)))
+            known = {column.name for column in self._source}
+            fmt = context.row_format(self._source)
             if not fmt.by_value:
                 # A column that the table no longer has is read, because the reader knows no other way, and left out.
                 fmt = replace(fmt, known=(*fmt.known, *(each for each in described if each.name not in known)))
             schema = fmt.known
-            alone, only = len(inputs) == 1, frozenset(names)
+            ruled = rules_of(context.table).over(schema, inputs[0].name) if self._ruled else None
+            columns = Columns(schema, Evolution(self._schema), ruled)
+            # A rule may ask for any column.
+            alone, only = len(inputs) == 1, None if self._ruled else frozenset(names)
             chunks = (
                 read(inputs[0], fmt, schema, chunk_bytes=chunk_bytes, only=only)
                 if alone
@@ -286,7 +295,11 @@ class _Comparison:
             )
             for chunk in chunks:
                 self._rows_in += chunk.rows_in
-                yield with_old_keys_deleted(chunk.rows)
+                rows = chunk.rows
+                if self._source is not self._schema:
+                    leave_out = not context.key or group[0].kind is Kind.LOAD
+                    rows = columns.applied(chunk, inputs, leave_out=leave_out).rows
+                yield with_old_keys_deleted(rows)
 
     def _ordered(self, rows: pl.DataFrame, first: int, names: Sequence[str]) -> pl.DataFrame:
         if not self._context.key:

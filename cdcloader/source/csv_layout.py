@@ -19,7 +19,9 @@ from cdcloader.source.row_format import (
     columns_of,
     is_op,
     is_rule_added,
+    new_names,
     place_of,
+    renamed,
     resolve,
     usual_time_places,
 )
@@ -62,7 +64,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     # A quoted empty value is a row of one field, which no table with more columns may pass over.
     written = written or records
     if header is None:
-        header = not broken_start and _is_header(written[0], fmt)
+        header = not broken_start and _is_header(new_names(written[0], fmt), fmt)
     if header:
         blank = blank_start(text, fmt.csv)
         end = blank + (first_record(text[blank:], fmt.csv) or len(text))
@@ -96,7 +98,7 @@ def _named(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat, ta
     header, rows = records[0], records[1:]
     if any(not name for name in header):
         raise TableError("a column without a name in the header", where=file.name, hint=WIDTH_HINT)
-    names = resolve(header, table_names)
+    names = resolve(renamed(header, file, fmt), table_names)
     op = 0 if is_op(header[0]) else None
     if fmt.timestamp_column is not None:
         time = place_of(names, fmt.timestamp_column)

@@ -66,7 +66,7 @@ def json_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> JsonLa
 
     `names` are the table's columns as far as they are known.
     """
-    found = _names(names)
+    found = _names(names, fmt)
     known = {column.name for column in fmt.known}
     order: dict[str, None] = {}
     seen: dict[str, Evidence] = {}
@@ -94,7 +94,7 @@ def read_json(
 ) -> Iterator[Chunk]:
     """The file's rows, in pieces of a part of `chunk_bytes` of its text."""
     table = tuple(column.name for column in schema)
-    names = _names((*table, *(column.name for column in fmt.known), *fmt.sequence_by))
+    names = _names((*table, *(column.name for column in fmt.known), *fmt.sequence_by), fmt)
     op = names.of(fmt.op_column or "Op")
     for block in _blocks(file, names, max(chunk_bytes // _BLOCK_PART, 1)):
         extra = [name for name in dict.fromkeys(name for row in block.rows for name in row) if name not in table]
@@ -132,10 +132,17 @@ def _chunk(reader: TextReader, block: _Block) -> Chunk:
     return Chunk(chunk.rows, rejects, len(block.rows) + len(block.bad), chunk.misfits)
 
 
-def _names(known: Sequence[str]) -> Names:
+def _names(known: Sequence[str], fmt: RowFormat) -> Names:
+    """The names by the keys of the lines; an old name of `rename` means the new one."""
     names = Names()
     for name in known:
         names.of(name)
+    new = {old.lower(): names.of(name) for old, name in fmt.rename.items()}
+    if fmt.before_image is not None:
+        images = [(old.join(fmt.before_image), name.join(fmt.before_image)) for old, name in fmt.rename.items()]
+        new |= {old.lower(): names.of(name) for old, name in images}
+    names.spelled.clear()
+    names.folded |= new
     return names
 
 

@@ -21,6 +21,7 @@ from cdcloader.source.row_format import (
     RowFormat,
     columns_of,
     place_of,
+    renamed,
     resolve,
     usual_time_places,
 )
@@ -41,7 +42,7 @@ class ParquetLayout:
 def layout(parquet: pq.ParquetFile, file: FileInput, fmt: RowFormat, table_names: Sequence[str]) -> ParquetLayout:
     """The layout of an open file; `table_names` are the table's columns as far as they are known."""
     schema = parquet.schema_arrow
-    names = resolve(schema.names, table_names)
+    names = resolve(renamed(schema.names, file, fmt), table_names)
     of_the_source = set(table_names) - set(fmt.keep_columns)
     op = _op_place(names, of_the_source, file)
     time = _time_place(parquet, names, of_the_source, op, fmt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
@@ -82,6 +82,7 @@ class RowFormat:
     op_column: str | None = None
     changes_without_op: str = "refuse"
     listed: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
     # Columns that the table lacks, and types that do not fit, make rejects of the rows that need them.
     by_value: bool = False
 
@@ -149,6 +150,38 @@ def resolve(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
         unambiguous = name not in exact and len(candidates) == 1 and candidates[0] not in taken
         resolved.append(candidates[0] if unambiguous else name)
     return tuple(resolved)
+
+
+def new_names(names: Sequence[str], fmt: RowFormat) -> tuple[str, ...]:
+    """Column names with the new ones of `rename`, their before-images' too; case does not matter."""
+    if not fmt.rename:
+        return tuple(names)
+    folded = {old.lower(): new for old, new in fmt.rename.items()}
+    found = []
+    for name in names:
+        stem = before_image_of(name, names, fmt.before_image)
+        if stem is not None and fmt.before_image is not None and stem.lower() in folded:
+            found.append(folded[stem.lower()].join(fmt.before_image))
+        else:
+            found.append(folded.get(name.lower(), name))
+    return tuple(found)
+
+
+def renamed(names: Sequence[str], file: FileInput, fmt: RowFormat) -> tuple[str, ...]:
+    """A file's column names with the new ones of `rename`; TableError when it has an old and its new name.
+
+    It may have either: the source may have renamed the column itself.
+    """
+    found = new_names(names, fmt)
+    folded = [name.lower() for name in found]
+    for old, new in zip(names, found, strict=True):
+        if old != new and folded.count(new.lower()) > 1:
+            raise TableError(
+                f"the file has the columns {old!r} and {new!r}, which rename would make one",
+                where=file.name,
+                hint="give the old column a new name that no column of the file has",
+            )
+    return found
 
 
 def place_of(names: Sequence[str], configured: str) -> int | None:
