@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdcloader.changes.schema import Field
-from cdcloader.demo.dms_writer import Change, DmsSettings, delta_type, render_cdc, render_load
+from cdcloader.demo.dms_writer import Change, DmsSettings, delta_type, render_cdc, render_load, render_transactions
+from cdcloader.errors import TableError
 from cdcloader.source.rows import CsvFormat, RowFormat
+from cdcloader.source.transactions import split
 from tests.source.fuzz import damaged, random_text, raw_file, read_whole, rows_in
 
 COLUMNS = (
@@ -69,6 +71,9 @@ PARQUET_FILES = [
 
 JSON_DMS = DmsSettings("json", timestamp_column="ts")
 JSON_FILES = [render_cdc(JSON_DMS, COLUMNS, CHANGES), render_load(JSON_DMS, COLUMNS, ROWS)]
+TRANSACTIONS = render_transactions(
+    DmsSettings(), [(f"sales/t{place % 3}", COLUMNS[: 2 + place % 3], change) for place, change in enumerate(CHANGES)]
+)
 ZIPPED = csv_file(gzip=True)
 FORMS = [KEYED, replace(KEYED, known=()), replace(KEYED, primary_key=None)]
 seeds = st.integers(0, 2**64)
@@ -88,6 +93,24 @@ def check_csv(content, load, header):
         if None not in found:
             expected = counted(content, header=header)
             assert expected in (None, found[0])
+
+
+def split_whole(content, piece_bytes):
+    """The numbers of the rows with their table, or with None where they are broken; None for a refused file."""
+    try:
+        pieces = list(split(io.BytesIO(content), CsvFormat(), piece_bytes, where="raw/f.csv"))
+    except TableError:
+        return None
+    rows = {number: None for piece in pieces for number in piece.broken["row"]}
+    whole = len(rows)
+    for piece in pieces:
+        assert piece.broken["reason"].null_count() + piece.broken["raw"].null_count() == 0
+        for name, part in piece.parts.items():
+            numbers = piece.numbers[part.rows].tolist()
+            rows |= dict.fromkeys(numbers, name)
+            whole += len(numbers)
+    assert sorted(rows) == list(range(1, whole + 1))
+    return rows
 
 
 def counted(content, *, header):
@@ -114,11 +137,11 @@ def check_parquet(content, form):
 def check_json(content, load):
     """Each line that is not blank is a row or a reject."""
     file = raw_file(content, "json", "load" if load else "cdc")
-    for form in [KEYED, replace(KEYED, known=())] if load else [KEYED]:
-        for size in PIECES:
-            chunks = read_whole(file, replace(form, timestamp_column="ts"), size)
-            if chunks is not None:
-                assert rows_in(chunks) == sum(bool(line.strip()) for line in content.split(b"\n"))
+    form = replace(KEYED, known=() if load else KNOWN, timestamp_column="ts")
+    for size in (4 * PIECES[0], PIECES[1]):
+        chunks = read_whole(file, form, size)
+        if chunks is not None:
+            assert rows_in(chunks) == sum(bool(line.strip()) for line in content.split(b"\n"))
 
 
 def check_damaged_csv(seed):
@@ -148,7 +171,24 @@ def check_damaged_json(seed):
     check_json(damaged(JSON_FILES[load], chance) if chance.random() < 0.8 else random_text(chance), load)
 
 
-CHECKS = [check_damaged_csv, check_random_text, check_damaged_gzip, check_damaged_parquet, check_damaged_json]
+def check_damaged_transactions(seed):
+    """Each row of a file of transactions is a table's or broken, whatever the size of the pieces."""
+    chance = Random(seed)
+    content = damaged(TRANSACTIONS, chance) if chance.random() < 0.7 else random_text(chance)
+    found = [split_whole(content, size) for size in PIECES]
+    assert found[0] == found[1]
+    expected = counted(content, header=False)
+    assert None in (expected, found[0]) or expected == len(found[0])
+
+
+CHECKS = [
+    check_damaged_transactions,
+    check_damaged_csv,
+    check_random_text,
+    check_damaged_gzip,
+    check_damaged_parquet,
+    check_damaged_json,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)
