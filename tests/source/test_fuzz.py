@@ -138,7 +138,7 @@ def check_json(content, load):
     """Each line that is not blank is a row or a reject."""
     file = raw_file(content, "json", "load" if load else "cdc")
     form = replace(KEYED, known=() if load else KNOWN, timestamp_column="ts")
-    for size in (4 * PIECES[0], PIECES[1]):
+    for size in (16 * PIECES[0], PIECES[1]):
         chunks = read_whole(file, form, size)
         if chunks is not None:
             assert rows_in(chunks) == sum(bool(line.strip()) for line in content.split(b"\n"))
