@@ -10,7 +10,8 @@ no I/O, read no clock and log nothing.
     daemon.py           the schedule, bounded workers, the drain on SIGTERM
     turns.py            one table's turn, and the boundary that keeps its trouble from the others; the single pass
     replicas.py         which daemons share the tables, and which tables are this one's
-    loader/             one table, one batch: gather, decide, apply, record, in crash-safe order
+    loader/             one table, one batch: gather, decide, apply, record, in crash-safe order; discovery.py finds
+                        the tables that patterns name
     source/             what DMS wrote; pure as a whole
       names.py            pure   name -> LOAD or CDC file, position
       layouts.py          pure   how the files of one source are named: folders, time zone, a pattern of the config's
@@ -20,6 +21,7 @@ no I/O, read no clock and log nothing.
       transactions.py     pure   a file of all tables' changes -> the text of each table's rows
       rows.py             pure   files -> typed change rows; csv_rows.py, json_rows.py, parquet_rows.py and theirs do it
       rules.py            pure   column rules: rows as the source has them -> rows of the table; sql.py, casts.py
+      survey.py           pure   names and first rows (heads.py) -> a table's config, its key by key_guess.py: `init`
     lake/               the Delta table
       log.py                     any version, and one atomic commit; snapshot.py (pure) is what a version holds,
                                  checkpoints.py reads whole versions

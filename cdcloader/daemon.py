@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -13,6 +13,7 @@ from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from cdcloader.loader.discovery import SEARCH
 from cdcloader.loader.table import Outcome, TableLoader
 from cdcloader.metrics import Metrics
 from cdcloader.replicas import Replica
@@ -27,7 +28,10 @@ _LEAVE_SECONDS = 5.0
 
 
 class Daemon:
-    """Polls every table on its schedule, with at most `workers` at work and never two turns of one table."""
+    """Polls every table on its schedule, with at most `workers` at work and never two turns of one table.
+
+    `discover`, where tables may be found while the daemon runs, makes the loaders of those that are new.
+    """
 
     def __init__(
         self,
@@ -39,8 +43,12 @@ class Daemon:
         stopping: threading.Event,
         watchdog: Watchdog,
         replica: Replica,
+        discover: Callable[[], Sequence[TableLoader]] | None = None,
     ) -> None:
         self._replica = replica
+        self._discover = discover
+        # Tables may be added while the schedule goes on; a table that is known has its job.
+        self._adding = threading.RLock()
         self._ours: set[str] = set()
         self._loaders = {loader.source: loader for loader in loaders}
         self._metrics = metrics
@@ -55,7 +63,7 @@ class Daemon:
         self._tidying = threading.Semaphore(max(1, workers // 2))
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": SchedulerPool(workers), "tick": SchedulerPool(1)},
+            executors={"default": SchedulerPool(workers), "tick": SchedulerPool(1), "search": SchedulerPool(1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
@@ -66,14 +74,40 @@ class Daemon:
         self._scheduler.add_listener(self._turn_ended, EVENT_JOB_EXECUTED)
         spread = min(5.0, self._poll_seconds) / max(1, len(self._loaders))
         for number, source in enumerate(self._loaders):
-            first = datetime.now(UTC) + timedelta(seconds=number * spread)
-            self._scheduler.add_job(
-                self._turn, "interval", seconds=self._poll_seconds, args=[source], id=source, next_run_time=first
-            )
+            self._poll(source, datetime.now(UTC) + timedelta(seconds=number * spread))
         self._scheduler.add_job(
             self._tick, "interval", seconds=_TICK_SECONDS, id="tick", executor="tick", next_run_time=datetime.now(UTC)
         )
+        if self._discover is not None:
+            # Its own thread: a listing that hangs keeps no table from its turn.
+            self._scheduler.add_job(
+                self._search,
+                "interval",
+                seconds=self._poll_seconds,
+                args=[self._discover],
+                id=SEARCH,
+                executor="search",
+            )
         self._scheduler.start()
+
+    def _poll(self, source: str, first: datetime) -> None:
+        self._scheduler.add_job(
+            self._turn, "interval", seconds=self._poll_seconds, args=[source], id=source, next_run_time=first
+        )
+
+    def _search(self, discover: Callable[[], Sequence[TableLoader]]) -> None:
+        """Take up the tables that are new."""
+        self._watchdog.begin(SEARCH)
+        try:
+            new = discover()
+        finally:
+            self._watchdog.end(SEARCH)
+        with self._adding:
+            self._loaders = {**self._loaders, **{loader.source: loader for loader in new}}
+            for loader in new:
+                self._poll(loader.source, datetime.now(UTC))
+            if new:
+                self._tables_moved()
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> list[str]:
         """Take no more turns, wait for those in hand; returns the tables whose batch was left to the next start."""
@@ -104,8 +138,9 @@ class Daemon:
         step, self._wall_ahead = ahead - self._wall_ahead, ahead
         if abs(step) > _TICK_SECONDS:
             structlog.get_logger().warning("the clock was set anew", seconds=round(step, 3))
-            for job in ("tick", *self._loaders):
-                self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
+            with self._adding:
+                for job in ("tick", *self._loaders, *([SEARCH] if self._discover is not None else [])):
+                    self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
     def _tick(self) -> None:
         self._ticked = time.monotonic()
@@ -113,12 +148,13 @@ class Daemon:
 
     def _tables_moved(self) -> None:
         """Replicas have come or gone: a table that is ours from now on has its turn at once."""
-        ours = {source for source in self._loaders if self._is_ours(source)}
-        gained, self._ours = ours - self._ours, ours
-        self._metrics.shared(replicas=len(self._replica.alive), tables_owned=len(ours))
-        if self._scheduler.running and not self._stopping.is_set():
-            for source in gained:
-                self._scheduler.modify_job(source, next_run_time=datetime.now(UTC))
+        with self._adding:
+            ours = {source for source in self._loaders if self._is_ours(source)}
+            gained, self._ours = ours - self._ours, ours
+            self._metrics.shared(replicas=len(self._replica.alive), tables_owned=len(ours))
+            if self._scheduler.running and not self._stopping.is_set():
+                for source in gained:
+                    self._scheduler.modify_job(source, next_run_time=datetime.now(UTC))
 
     def _is_ours(self, source: str) -> bool:
         return self._replica.owns(self._loaders[source].context.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -36,6 +36,7 @@ class _Seen:
 class Replica:
     """This daemon among those that have the same `tables` (paths of state records); `name` is its lease owner too.
 
+    Where tables are found by patterns, `group` is what those that share them have in common, and `tables` grows.
     `is_gone` tells of a name whether it certainly no longer runs; `clock` counts this machine's seconds.
     """
 
@@ -46,13 +47,14 @@ class Replica:
         tables: Collection[str],
         seconds: float,
         *,
+        group: Collection[str] | None = None,
         is_gone: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._store = store
         self._tables = tuple(tables)
-        self._group = group_of(tables)
+        self._group = group_of(tables if group is None else group)
         self._seconds = seconds
         self._is_gone = is_gone
         self._clock = clock
@@ -70,6 +72,10 @@ class Replica:
     def alive(self) -> frozenset[str]:
         """The replicas that share our tables, we among them, as of our last look."""
         return self._alive
+
+    def add(self, tables: Iterable[str]) -> None:
+        """Further tables that were found; the group stays what it is."""
+        self._tables = (*self._tables, *tables)
 
     def owner(self, table: str) -> str:
         """The replica that a table belongs to."""

@@ -6,17 +6,18 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from cdcloader.allocators import TIGHT_MB, keep_little
-from cdcloader.config import Config
+from cdcloader.config import Config, Table
 from cdcloader.config.memory_limit import budget_mb, budget_warning
 from cdcloader.config.models import DynamoDBState, SQLiteState
 from cdcloader.lake.key_cache import KeyCache
@@ -25,10 +26,12 @@ from cdcloader.lake.vectors import Vectors
 from cdcloader.loader.admission import Admission
 from cdcloader.loader.columns import check_expressions
 from cdcloader.loader.context import Context, Settings
+from cdcloader.loader.discovery import SEARCH, Discovery, phase_of
 from cdcloader.loader.incremental import Committed
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.shared_listing import SharedListings
 from cdcloader.loader.sizes import key_cache_bytes, shared_files_mb
+from cdcloader.loader.status import status_of
 from cdcloader.loader.table import TableLoader
 from cdcloader.loader.transactions import Transactions
 from cdcloader.loader.trouble import Pauses
@@ -46,19 +49,60 @@ _MIB = 1 << 20
 _LISTED_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Assembly:
-    """Everything that runs: one loader per table, their state store, the metrics, and what watches over turns."""
+    """Everything that runs: one loader per table, their state store, the metrics, and what watches over turns.
+
+    `loaders` grows by `discover`, where tables were chosen by no name.
+    """
 
     config: Config
     raw: Objects
     lake: Objects
     store: StateStore
     metrics: Metrics
-    loaders: tuple[TableLoader, ...]
     watchdog: Watchdog
     replica: Replica
     budget_mb: int
+    discovery: Discovery
+    make: Callable[[Table], TableLoader]
+    named: bool
+    loaders: tuple[TableLoader, ...] = ()
+
+    @property
+    def grows(self) -> bool:
+        """Whether further tables may be found."""
+        return bool(self.config.patterns) and not self.named
+
+    def discover(self) -> tuple[TableLoader, ...]:
+        """The loaders of tables that are new under the config's patterns; for one thread at a time."""
+        if not self.grows:
+            return ()
+        before = self.discovery.troubles
+        new = self._joined(self.discovery.look())
+        for source in before.keys() - self.discovery.troubles.keys() - {loader.source for loader in new}:
+            self.metrics.forget(source)
+        for source, error in self.discovery.troubles.items():
+            self.metrics.phase(source, str(phase_of(error)))
+        return new
+
+    def start(self, tables: Iterable[Table]) -> None:
+        """Begin with these tables, and with those that are found now."""
+        self._joined(tables)
+        self.discover()
+
+    def _joined(self, tables: Iterable[Table]) -> tuple[TableLoader, ...]:
+        new = tuple(map(self.make, tables))
+        self.loaders += new
+        self.replica.add(loader.context.path for loader in new)
+        return new
+
+    def troubles(self) -> list[dict[str, Any]]:
+        """The lines in `status` of what should be tables by a pattern, and cannot."""
+        return [
+            status_of(source, source, None, None, _now(), error=str(error)) | {"phase": str(phase_of(error))}
+            for source, error in sorted(({} if self.named else self.discovery.troubles).items())
+        ]
 
     def close(self) -> None:
         """Let go of connections."""
@@ -84,45 +128,45 @@ def assemble(
         structlog.get_logger().warning(warning)
     if budget < TIGHT_MB:
         keep_little()
-    chosen = tuple(config.table(name) for name in tables) or config.tables
+    if not config.patterns:
+        # What is wrong with the call is said before anything is opened.
+        tables = tuple(config.table(name).source for name in tables)
     raw, lake = Objects.open(config.raw), Objects.open(config.lake, create=True)
     store = _store(config)
     store.probe()
     metrics = Metrics(CollectorRegistry())
-    shared_mb = shared_files_mb(budget) if any(table.cdc_path for table in chosen) else 0
-    admission = Admission(budget - shared_mb, min(config.max_parallel_tables, len(chosen)))
-    metrics.watch_memory(granted_bytes=admission.granted_bytes, waiting_tables=admission.waiting)
     watchdog = Watchdog(config.watchdog_seconds, _longest_pause_seconds(config))
+    discovery = Discovery(config, raw, store, partial(watchdog.beat, SEARCH))
+    chosen = discovery.named(tables) if tables else config.exact
+    grows = bool(config.patterns) and not tables
+    shared_mb = shared_files_mb(budget) if any(table.cdc_path for table in (*chosen, *config.patterns)) else 0
+    shares = config.max_parallel_tables if grows else min(config.max_parallel_tables, len(chosen))
+    admission = Admission(budget - shared_mb, shares)
+    metrics.watch_memory(granted_bytes=admission.granted_bytes, waiting_tables=admission.waiting)
     settings = _settings(config, admission)
     keys, vectors = _key_cache(config, budget, metrics), Vectors()
+    # Replicas share what their config names, not what each of them has found so far.
+    group = [raw.qualified(f"{table.source}/") for table in (config.tables if grows else chosen)]
+    replica = Replica(store, settings.owner, (), config.lease_seconds, group=group, is_gone=owner_is_gone)
     shared = Transactions(
-        (table.source for table in config.tables),
+        discovery.tables,
         memory_bytes=max(1, shared_mb * _MIB // 2),
         quarantines=not only_reads,
         listings=SharedListings(min(_LISTED_SECONDS, config.poll_interval_seconds / 2)),
         on_rows=metrics.untaken_rows,
     )
-    contexts = [
-        Context(
-            table,
-            raw,
-            lake,
-            DeltaLog(lake, table.target),
-            settings,
-            _now,
-            stopping,
-            keys,
-            vectors,
-            admission,
-            partial(watchdog.beat, table.source),
-            shared,
-        )
-        for table in chosen
-    ]
-    paths = [context.path for context in contexts]
-    replica = Replica(store, settings.owner, paths, config.lease_seconds, is_gone=owner_is_gone)
-    loaders = tuple(_loader(context, store, metrics, replica, on_batch) for context in contexts)
-    return Assembly(config, raw, lake, store, metrics, loaders, watchdog, replica, budget)
+
+    def make(table: Table) -> TableLoader:
+        log, beat = DeltaLog(lake, table.target), partial(watchdog.beat, table.source)
+        shared.add(table.source)
+        context = Context(table, raw, lake, log, settings, _now, stopping, keys, vectors, admission, beat, shared)
+        return _loader(context, store, metrics, replica, on_batch)
+
+    assembly = Assembly(
+        config, raw, lake, store, metrics, watchdog, replica, budget, discovery, make, named=bool(tables)
+    )
+    assembly.start(chosen)
+    return assembly
 
 
 def _longest_pause_seconds(config: Config) -> float:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cdcloader.config import Config, Csv, DynamoDBState, Http, MemoryState, SQLiteState, load_config
 from cdcloader.config.environment import models_in
+from cdcloader.config.expansion import key_of, table_of, wants
 from cdcloader.config.models import BeforeImage
 from cdcloader.errors import ConfigError
 
@@ -62,7 +63,7 @@ def test_the_smallest_config_gets_every_default(tmp_path: Path) -> None:
 def test_the_example_is_valid_and_states_the_defaults() -> None:
     """config.example.yaml loads, and what it says about defaults is true."""
     config = load_config(EXAMPLE, {})
-    example, plain = config.tables
+    example, plain = config.exact
     assert config.state == DynamoDBState()
     assert (config.http, config.tables[0].csv) == (Http(), Csv())
     same = {"partition_by", "sequence_by", "csv", "timestamps", "timestamp_column", "keep_columns", "write_mode"}
@@ -268,6 +269,63 @@ def test_table_finds_by_source(tmp_path: Path) -> None:
         config.table("x")
 
 
+# Patterns
+
+
+def test_an_entry_may_be_a_pattern(tmp_path: Path) -> None:
+    """Its folders become tables with its keys, each with its own target and key; what is excluded does not."""
+    entry = {
+        "source": "sales/*",
+        "target": "crm/{schema}_{table}",
+        "primary_key": "id",
+        "primary_keys": {"orders": ["order_id"], "line_*": ["order_id", "line"], "sales/l*": None},
+        "exclude": ["tmp_*", "sales/log"],
+        "partition_by": "day",
+    }
+    config = load(tmp_path, tables=[entry, {"source": "hr/x", "primary_key": None}])
+    [pattern], [exact] = config.patterns, config.exact
+    assert (pattern.source, exact.source) == ("sales/*", "hr/x")
+    wanted = ["sales/orders", "sales/log", "sales/tmp_1", "hr/orders", "sales/a/b", "sales"]
+    assert [name for name in wanted if wants(pattern, name)] == ["sales/orders"]
+    table = table_of(pattern, "sales/orders")
+    assert (table.source, table.target, table.primary_key) == ("sales/orders", "crm/sales_orders", ("order_id",))
+    assert (table.partition_by, table.exclude, table.primary_keys, table.is_pattern) == (("day",), (), {}, False)
+    keys = {name: key_of(pattern, f"sales/{name}") for name in ("line_1", "lines", "Orders")}
+    assert keys == {"line_1": ("order_id", "line"), "lines": None, "Orders": ("id",)}
+
+
+def test_a_pattern_follows_its_folders_names(tmp_path: Path) -> None:
+    """Without a target the lake looks like raw; a name that is not for tables is refused when it is met."""
+    [pattern] = load(tmp_path, tables=[{"source": "*/*", "primary_key": None}]).patterns
+    assert table_of(pattern, "a/b").target == "a/b"
+    for name in ("_a/b", "a/.b", "a/%20"):
+        with pytest.raises(ValueError, match="target"):
+            table_of(pattern, name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "message"),
+    [
+        ({"source": "sales/*", "target": "all"}, "target", "one target 'all'; write {table}"),
+        ({"source": "sales/*", "target": "{name}"}, "target", "placeholders {schema} and {table}, and no others"),
+        ({"exclude": ["x"]}, "exclude", "goes with a pattern"),
+        ({"primary_keys": {"x": "id"}}, "primary_keys", "goes with a pattern"),
+        ({"source": "sales/*", "primary_keys": {"x": []}}, "primary_keys.x", "is empty; write null"),
+    ],
+)
+def test_faults_of_patterns(tmp_path: Path, keys: dict[str, Any], place: str, message: str) -> None:
+    """What could never work, or only goes with a pattern, is told before anything is listed."""
+    assert message in table_faults(tmp_path, **keys)[f"tables[0].{place}"]
+
+
+def test_patterns_clash_with_nothing_before_they_are_looked_at(tmp_path: Path) -> None:
+    """An exact entry may stand beside a pattern that names it too; only the same pattern twice is a mistake."""
+    tables = [{"source": "a/*", "primary_key": None}, {"source": "a/b", "target": "a/*/x", "primary_key": None}]
+    assert len(load(tmp_path, tables=tables).tables) == 2
+    twice = [tables[0], {**tables[0], "target": "{table}"}]
+    assert set(faults(tmp_path, {**SMALLEST, "tables": twice})) == {"tables[1].source"}
+
+
 # Tables
 
 
@@ -332,6 +390,14 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
         ({"timestamps": "native"}, "did you mean naive?"),
         ({"partition_by": {"a": 1}}, "should be a list"),
         ({"csv": "auto"}, "should be a mapping of keys to values"),
+        ({"timezone": "Europe/Berlino"}, "there is no time zone 'Europe/Berlino'"),
+        ({"timezone": "../etc/passwd"}, "is no time zone"),
+        ({"timezone": ""}, "is no time zone"),
+        ({"timezone": "Antarctica/Troll"}, "have DMS use UTC"),
+        ({"layout": "(?P<kind>x"}, "is no regular expression"),
+        ({"layout": "(?P<knd>x)"}, "has the group 'knd'; the groups are kind, load, cdc"),
+        ({"layout": "(?P<kind>x)(?P<date>[0-9]{8})"}, "tells no order of CDC files"),
+        ({"cdc_path": "../x"}, "should be schema/table"),
     ],
 )
 def test_table_settings_that_cannot_be_are_faults(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

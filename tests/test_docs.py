@@ -47,7 +47,7 @@ def keys_of(model: type[Model], above: str = "") -> set[str]:
             if inner is Table:
                 found |= {f"tables[].{key}" for key in Table.model_fields if key not in TableDefaults.model_fields}
             found |= keys_of(inner, "" if issubclass(inner, TableDefaults) else f"{above}{name}.")
-    return found - {"source", "target"}
+    return found - (Table.model_fields.keys() - TableDefaults.model_fields.keys())
 
 
 def blocks(language: str) -> list[Any]:

@@ -52,6 +52,7 @@ METRICS = {
     "table_lag_seconds": {"table"},
     "table_last_commit_timestamp_seconds": {"table"},
     "schema_changes_total": {"table", "kind"},
+    "transaction_rows_untaken_total": {"result"},
     "table_phase": {"table", "phase"},
     "table_small_files": {"table"},
     "table_version": {"table"},

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import typer
 
-from cdcloader.cli import demo, look, operate, run, verify  # noqa: F401 - a command is registered where it is written
+from cdcloader.cli import demo, init, look, operate, run, verify  # noqa: F401 - a command is registered where it is written
 from cdcloader.cli.app import ATTENTION, OK, WRONG, app, complain
 from cdcloader.errors import CdcloaderError, Treatment, treatment
 from cdcloader.redaction import redacted_text

@@ -40,7 +40,8 @@ def status(
     assembly = assemble(settings, tables=tuple(table or ()))
     try:
         with ThreadPoolExecutor(_LOOKING_TABLES) as pool:
-            rows = sort_by_trouble(list(pool.map(lambda loader: loader.status(look=True), assembly.loaders)))
+            rows = list(pool.map(lambda loader: loader.status(look=True), assembly.loaders))
+        rows = sort_by_trouble([*rows, *assembly.troubles()])
     finally:
         assembly.close()
     if as_json:
@@ -57,7 +58,8 @@ def validate(*, config: ConfigOption = DEFAULT_CONFIG) -> None:
     from cdcloader.loader.columns import check_expressions
 
     check_expressions(settings.tables)
-    tables = f"{len(settings.tables)} table{'s' if len(settings.tables) > 1 else ''}"
+    counts = [(len(settings.exact), "table"), (len(settings.patterns), "pattern")]
+    tables = " and ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in counts if count)
     budget = budget_mb(settings.memory_budget_mb)
     typer.echo(f"{config}: valid ({tables}, {settings.raw} -> {settings.lake})")
     typer.echo(f"memory budget: {budget} MiB")

@@ -107,11 +107,13 @@ def _say_waiting() -> Any:
 def _run_once(assembly: Assembly, stopping: threading.Event, received: Signals, *, as_json: bool) -> int:
     started = time.monotonic()
     passes = single_pass(assembly, stopping)
-    code = received.exit_code or exit_code_of(passes)
+    troubles = assembly.troubles()
+    code = received.exit_code or exit_code_of(passes) or (ATTENTION if troubles else OK)
     rows = [loader.status(look=False) for loader in assembly.loaders]
     for ended, row in zip(passes, rows, strict=True):
         row["outcome"] = _outcome(ended)
         row["error"] = str(ended.error) if ended.error else row["error"]
+    rows += [trouble | {"outcome": "blocked"} for trouble in troubles]
     seconds = round(time.monotonic() - started, 3)
     if as_json:
         print_json({"tables": rows, "seconds": seconds, "exit_code": code, "version": __version__})
@@ -152,6 +154,7 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
         stopping=stopping,
         watchdog=assembly.watchdog,
         replica=assembly.replica,
+        discover=assembly.discover if assembly.grows else None,
     )
     server = None
     if config.http is not None:
@@ -191,10 +194,11 @@ def _run_daemon(assembly: Assembly, stopping: threading.Event, received: Signals
 
 def _status_of(assembly: Assembly) -> list[dict[str, Any]]:
     """Where each table stands, with the replica that looks after it."""
-    return [
+    tables = [
         loader.status(look=False) | {"owner": assembly.replica.owner(loader.context.path)}
         for loader in assembly.loaders
     ]
+    return [*tables, *(trouble | {"owner": None} for trouble in assembly.troubles())]
 
 
 def _readiness(assembly: Assembly) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cdcloader.config.faults import Faults
 from cdcloader.config.models import place, table_name
+from cdcloader.config.patterns import is_pattern
 
 
 def find_clashes(merged: dict[str, Any], faults: Faults) -> None:
@@ -21,6 +22,8 @@ def find_clashes(merged: dict[str, Any], faults: Faults) -> None:
     _find_shared("source", [_good(table_name, row.get("source")) for row in rows], faults)
     # A target that follows its source would only repeat what was said of the source.
     faulty = [f"tables[{index}].source" in faults.messages and "target" not in row for index, row in enumerate(rows)]
+    # What the folders of a pattern are called, and clash with, is seen when they are found.
+    faulty = [bad or is_pattern(str(row.get("source"))) for bad, row in zip(faulty, rows, strict=True)]
     targets = [_good(table_name, row.get("target", row.get("source"))) for row in rows]
     _find_shared("target", [None if bad else name for bad, name in zip(faulty, targets, strict=True)], faults)
 

@@ -13,6 +13,7 @@ from pydantic import field_validator as checks
 from cdcloader.changes.type_names import normal_type
 from cdcloader.config.column_rules import Casts, Derived, Masks, Renames, check_rule
 from cdcloader.config.naming import layout_pattern, time_zone
+from cdcloader.config.patterns import checked_target, is_pattern
 from cdcloader.errors import ConfigError
 
 # A table's key is called what users call it; the method of pydantic's that has this name is long deprecated.
@@ -69,6 +70,13 @@ def target_name(text: str) -> str:
     if any(part.startswith(".") for part in name.split("/")):
         raise ValueError(f"{shown(text)} is hidden, as its name starts with a dot; set target")
     return name
+
+
+def version_name(text: str) -> str:
+    """A folder directly below a table's."""
+    if table_name(text) != text or "/" in text or is_pattern(text):
+        raise ValueError(f"{shown(text)} should be the name of one folder, such as v202011191200")
+    return text
 
 
 def _local(text: str) -> str:
@@ -270,6 +278,7 @@ class TableDefaults(Model):
     partial_columns: Names = ()
     write_mode: Literal["auto", "merge_on_read", "copy_on_write"] = "auto"
     on_source_truncate: Literal["ignore", "truncate"] = "ignore"
+    version: Annotated[str, AfterValidator(version_name)] | None = None
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
     layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
     cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
@@ -290,13 +299,37 @@ class TableDefaults(Model):
 
 
 class Table(TableDefaults):
-    """One source and the target that it is loaded into."""
+    """One source and the target that it is loaded into; or, where the source is a pattern, every folder that it names.
+
+    What a pattern's folders become: `expansion.table_of`.
+    """
 
     source: Annotated[str, AfterValidator(table_name)]
     target: Annotated[str, AfterValidator(target_name)] = Field(
         default_factory=lambda data: data["source"], validate_default=True
     )
     primary_key: Key
+    exclude: Names = ()
+    primary_keys: dict[Name, Key] = {}
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the source stands for many."""
+        return is_pattern(self.source)
+
+    @checks("target")
+    @classmethod
+    def _of_pattern(cls, value: str, info: ValidationInfo) -> str:
+        source = info.data.get("source", "")
+        return checked_target(value, source) if is_pattern(source) else value
+
+    @checks("exclude", "primary_keys")
+    @classmethod
+    def _beside_pattern(cls, value: object, info: ValidationInfo) -> object:
+        source = info.data.get("source", "*")
+        if value and not is_pattern(source):
+            raise ValueError(f"goes with a pattern, such as 'sales/*'; {shown(source)} is one table")
+        return value
 
     @checks("partial_updates")
     @classmethod
@@ -336,9 +369,19 @@ class Config(Model):
     cache: Cache = Cache()
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 
+    @property
+    def patterns(self) -> tuple[Table, ...]:
+        """The entries that stand for many tables."""
+        return tuple(table for table in self.tables if table.is_pattern)
+
+    @property
+    def exact(self) -> tuple[Table, ...]:
+        """The entries that stand for one table."""
+        return tuple(table for table in self.tables if not table.is_pattern)
+
     def table(self, source: str) -> Table:
-        """The table with that source; ConfigError when there is none."""
-        for table in self.tables:
+        """The table with that source, which has an entry of its own; ConfigError when there is none."""
+        for table in self.exact:
             if table.source == source.strip("/"):
                 return table
         known = ", ".join(table.source for table in self.tables)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from zoneinfo import ZoneInfo
 
+# Their clocks are turned back by two hours, so that two hours of names would have to be told apart, not one.
+_UNORDERED = frozenset({"Antarctica/Troll"})
 _WORDS = ("kind", "load", "cdc", "date", "time", "fraction", "number", "position", "format", "gz")
 
 
@@ -16,6 +18,8 @@ def time_zone(text: str) -> str:
         raise ValueError(f"{text!r} is no time zone; it should be a name such as Europe/Berlin") from error
     except KeyError as error:
         raise ValueError(f"there is no time zone {text!r}; it should be a name such as Europe/Berlin") from error
+    if text in _UNORDERED:
+        raise ValueError(f"{text!r} turns its clock back by two hours, which cannot be kept in order; have DMS use UTC")
     return text
 
 

@@ -31,6 +31,8 @@ class Account:
     rows_in = inserted + updated + deleted + noop + superseded + quarantined. A row that changed its key is two changes,
     and counts twice in `rows_in`: the old key is deleted, the new one inserted or updated. `skipped` are all the files
     that an operator had us skip so far (name -> ETag), so that a record that is rebuilt from the log knows them too.
+    The first commit of a generation tells `after` which position of the generation before it was made.
+    `version` is the folder below the source's that the table is made of.
     """
 
     generation: int
@@ -49,7 +51,9 @@ class Account:
     superseded: int = 0
     quarantined: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
     full_load_layout: str = ""
+    after: int | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -95,6 +99,8 @@ def to_info(account: Account) -> dict[str, Any]:
         },
         "rows": {"in": account.rows_in, **account.rows},
         **({"skipped": dict(account.skipped)} if account.skipped else {}),
+        **({"after": account.after} if account.after is not None else {}),
+        **({"version": account.version} if account.version else {}),
     }
 
 
@@ -118,6 +124,8 @@ def from_info(info: Mapping[str, Any]) -> Account:
         superseded=rows["superseded"],
         quarantined=rows["quarantined"],
         skipped=dict(info.get("skipped") or {}),
+        after=info.get("after"),
+        version=info.get("version"),
         full_load_layout=str(load.get("layout") or ""),
     )
 
@@ -162,6 +170,7 @@ def forward(
         full_load_files=account.full_load_files,
         full_load_layout=account.full_load_layout,
         skipped_files=_skipped_after(record, account, naming),
+        source_version=account.version,
     )
 
 
@@ -182,12 +191,14 @@ def _known_before(record: Record, account: Account, naming: Naming) -> tuple[dic
 
 
 def _begins_within(record: Record, account: Account, first: int) -> bool:
-    """Whether a new generation of the same full load begins with a file that the record's position is behind."""
+    """Whether a new generation of the same full load begins where the record has come to, or before that."""
     loads = (record.recorded_full_load_date, record.full_load_newest, record.full_load_files, record.floor)
     same_load = loads == (
         account.full_load_date, account.full_load_newest, account.full_load_files, account.floor,
     )  # fmt: skip
-    return same_load and account.generation > record.generation and first <= record.recorded_position
+    # Of shared files the log names only those that hold rows of the table, so that its position may lie before `first`.
+    reached = first if account.after is None else min(first, account.after)
+    return same_load and account.generation > record.generation and reached <= record.recorded_position
 
 
 def _skipped_after(record: Record, account: Account, naming: Naming) -> dict[str, str]:
@@ -217,7 +228,7 @@ def without_rows(
     ledger, ledger_from = trim(applied, record.ledger_from, last.position, look_back_seconds, naming)
     return record.advanced(
         position=last.position,
-        file=f"{record.path}{last.name}",
+        file=applied_file(record, last),
         ledger=ledger,
         ledger_from=ledger_from,
         version=None,
@@ -256,6 +267,12 @@ def trim(
 def positions(files: Mapping[str, str], naming: Naming) -> list[int]:
     """The positions of applied files."""
     return [naming.position_of_name(name) or 0 for name in files]
+
+
+def applied_file(record: Record, file: RawFile) -> str:
+    """The LastIncrementalFile of a table whose last file this is."""
+    folder = f"{record.source_version}/" if record.source_version else ""
+    return f"{record.path}{folder}{file.name}"
 
 
 def edited_position(record: Record, naming: Naming) -> int | None:

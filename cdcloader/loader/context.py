@@ -100,11 +100,16 @@ class Context:
     beat: Callable[[], None] = lambda: None
     transactions: Transactions = field(default_factory=Transactions)
     sightings: Sightings = field(default_factory=Sightings)
+    version: str | None = None
     naming: Naming = field(init=False)
 
     def __post_init__(self) -> None:
         table = self.table
         object.__setattr__(self, "naming", naming_of(table.timezone, table.layout, table.cdc_path))
+
+    def in_version(self, version: str | None) -> Context:
+        """The same table, made of the files of a version; None is the source's own folder."""
+        return self if version == self.version else replace(self, version=version)
 
     @contextmanager
     def admitted(self, files: Sequence[RawFile] = ()) -> Iterator[Context | None]:
@@ -123,8 +128,8 @@ class Context:
 
     @property
     def folder(self) -> str:
-        """The folder of the source below raw, with a slash at its end."""
-        return f"{self.table.source}/"
+        """The folder of the raw files, with a slash at its end: the source's, or that of one `version` of it."""
+        return f"{self.table.source}/{self.version}/" if self.version else f"{self.table.source}/"
 
     @property
     def path(self) -> str:
@@ -292,7 +297,8 @@ def check_columns(table: Table, schema: Schema, where: str) -> None:
             raise TableError(
                 f"{label} names {', '.join(map(repr, missing))}; the columns are {', '.join(sorted(names))}",
                 where=where,
-                hint=f"correct {label} in the config (names are case-sensitive)",
+                hint=f"correct {label} in the config (names are case-sensitive); a table that a pattern found may have "
+                "an entry of its own, or its key in the pattern's primary_keys",
             )
     if set(table.partition_by) == names:
         raise TableError("partition_by names every column", where=where, hint="a data file needs a column of its own")
@@ -317,6 +323,8 @@ def check_same_layout(context: Context, snapshot: Snapshot) -> None:
 
 
 KEY_PROPERTY = "cdcloader.primaryKey"
+VERSION_PROPERTY = "cdcloader.sourceVersion"
+"""The folder below the source's that the table is made of, where that is not the source's own."""
 
 
 def key_property(table: Table) -> str:

@@ -40,6 +40,7 @@ def empty_table(context: Context, base: Snapshot, record: Record, generation: in
         rows_in=rows,
         deleted=rows,
         skipped=record.skipped_files,
+        version=record.source_version,
     )
     with watch.phase("commit"):
         columns = Evolution(base.schema(context.log.where))

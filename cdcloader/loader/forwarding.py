@@ -7,7 +7,7 @@ from dataclasses import replace
 from cdcloader.errors import TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, forward, from_info, logged_progress, without_ledger
-from cdcloader.loader.context import Context
+from cdcloader.loader.context import VERSION_PROPERTY, Context
 from cdcloader.state.record import Record
 
 INFOS_MAX = 1_000
@@ -53,6 +53,7 @@ def brought_forward(context: Context, record: Record, base: Snapshot | None) -> 
     if logged > (record.generation, record.recorded_position):
         # The commits in between are cleaned away: the position is known, the ledger before it is not.
         record = without_ledger(record, *logged, version=base.version, naming=context.naming)
+        record = replace(record, source_version=base.configuration.get(VERSION_PROPERTY))
     return _with_order(record, before)
 
 

@@ -149,6 +149,7 @@ def _account(
         inserted=files.rows,
         superseded=files.superseded,
         quarantined=quarantined,
+        version=plan.version,
     )
 
 

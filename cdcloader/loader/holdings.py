@@ -123,6 +123,7 @@ def history_of(record: Record) -> History:
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
         full_load_files=record.full_load_files,
+        version=record.source_version,
         full_load_layout=record.full_load_layout,
     )
     return History(account, None, start=record.recorded_position)

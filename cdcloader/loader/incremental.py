@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -13,7 +13,7 @@ from cdcloader.changes.net import OP, unset_columns
 from cdcloader.errors import CommitConflict
 from cdcloader.lake.apply import Application, Applied
 from cdcloader.lake.snapshot import Snapshot, check_supported
-from cdcloader.loader.account import Account
+from cdcloader.loader.account import Account, applied_file, logged_progress
 from cdcloader.loader.context import Context, Stopwatch, check_same_layout
 from cdcloader.loader.passes import insert_passes, net_passes
 from cdcloader.loader.publish import commit
@@ -87,6 +87,9 @@ def apply_batch(
             raise
     living = netted if keys.count is None else keys.count
     account = _account(record, files, reading, applied, superseded=reading.rows - living, late=late)
+    logged = logged_progress(base.transactions) if base is not None else None
+    if logged is not None and logged[0] < record.generation:
+        account = replace(account, after=logged[1])
     try:
         with watch.phase("commit"):
             snapshot = commit(
@@ -174,7 +177,7 @@ def _account(
         generation=record.generation,
         position=record.recorded_position if late else last.position,
         floor=record.floor,
-        file=record.last_incremental_file if late else f"{record.path}{last.name}",
+        file=record.last_incremental_file if late else applied_file(record, last),
         files={file.name: file.etag for file in files},
         full_load_date=record.recorded_full_load_date,
         full_load_newest=record.full_load_newest,
@@ -188,4 +191,5 @@ def _account(
         superseded=superseded,
         quarantined=reading.quarantine.rows,
         skipped=record.skipped_files,
+        version=record.source_version,
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cdcloader.errors import Stopped, TableError
 from cdcloader.loader.account import logged_progress, progress_of
 from cdcloader.loader.context import Context
+from cdcloader.loader.sightings import Sightings
+from cdcloader.loader.versions import nothing_loaded, of_version, version_of
 from cdcloader.objects import ObjectInfo
-from cdcloader.source.actions import AppendLate, Blocked, Plan, Progress, Replay
+from cdcloader.source.actions import AppendLate, Blocked, FullLoad, Nothing, Plan, Progress, Replay, Wait
 from cdcloader.source.names import Kind, RawFile, is_table_folder, local_of_position
 from cdcloader.source.partitions import DateFolder, Range, Style, date_folder, ranges_beside, ranges_since, united
 from cdcloader.source.plan import list_from, make_plan, needs_full_listing, without_skipped
@@ -39,17 +41,44 @@ class Listing:
 class Look:
     """What a look at a source has found: its listing, the plan, and whether all that the table was made of is gone.
 
-    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted.
+    `blank`: it is, with all else in a local `raw`, as where a volume is not mounted. `later_version` is not complete.
     """
 
     listing: Listing
     plan: Plan
     emptied: bool
     blank: bool
+    later_version: str | None = None
 
 
 def look_at(context: Context, record: Record) -> Look:
-    """List the source and plan the next step for a table that stands where `record` says."""
+    """List the source and plan the next step for a table that stands where `record` says.
+
+    A later version is loaded as soon as its LOAD files are complete; until then the changes of this one go on.
+    """
+    version, later = version_of(context, record)
+    if later is None:
+        return _look_in(context.in_version(version), record)
+    newer = _look_at_newer(context.in_version(later), record)
+    if isinstance(newer.plan.action, FullLoad):
+        return newer
+    look = _look_in(context.in_version(version), record)
+    # Whoever brings a new version may well have deleted the old one: that empties no table.
+    plan = newer.plan if isinstance(newer.plan.action, Wait) and isinstance(look.plan.action, Nothing) else look.plan
+    return replace(look, plan=plan, emptied=False, blank=False, later_version=later)
+
+
+def _look_at_newer(context: Context, record: Record) -> Look:
+    """A look at a version that is to replace the one that the table is made of, which only LOAD files can begin."""
+    # What was seen of the folders of the one tells nothing of the other's.
+    listing = list_source(replace(context, sightings=Sightings()))
+    plan = _planned(context, record, listing, nothing_loaded(record, context.naming))
+    return Look(
+        listing, of_version(plan, context.version, instead_of=record.source_version), emptied=False, blank=False
+    )
+
+
+def _look_in(context: Context, record: Record) -> Look:
     progress = progress_of(record, context.naming)
     listing = list_new(context, record, progress)
     if not listing.whole and needs_full_listing(without_skipped(listing.files, record.skipped_files), progress):
@@ -59,6 +88,7 @@ def look_at(context: Context, record: Record) -> Look:
         # What it compares with the ledger must be all that is there.
         listing = list_source(context)
         plan = _planned(context, record, listing, progress)
+    plan = of_version(plan, context.version, instead_of=context.version)
     emptied = record.recorded_version is not None and is_emptied(listing.files, progress)
     emptied = emptied and _is_emptied_for_certain(context, record, progress)
     return Look(listing, plan, emptied, blank=emptied and context.raw.is_blank())
@@ -92,8 +122,7 @@ def list_source(context: Context) -> Listing:
     Stopped between two pages when the process ends.
     """
     listing = _listed(context, [Range("")], 0, certain=True, whole=True)
-    context.sightings.note(listing.files)
-    context.sightings.swept_at = context.now()
+    context.sightings.sweep(listing.files, context.now())
     return listing
 
 
@@ -111,17 +140,24 @@ def list_new(context: Context, record: Record, progress: Progress) -> Listing:
     first_look, due = seen.swept_at is None, seen.is_due(now, context.settings.look_back_seconds / 2)
     unknown = first_look and not progress.ledger  # The last file's name, which would tell its folder, is ours.
     if unknown or ((styles or progress.full_load_layout == "folders") and (first_look or due)):
-        return list_source(context)
+        return _swept(context, start)
     ranges = _ranges(context, styles, last, start) if styles else _plain_ranges(context, start, beside=due)
     if ranges is None:
-        return list_source(context)
+        return _swept(context, start)
     listing = _listed(context, ranges, start, certain=not styles)
     if first_look and not styles and _is_silent(listing, now):
         # It looks so where DMS goes on in folders of dates.
         listing = _listed(context, _plain_ranges(context, start, beside=True), start, certain=True)
     if first_look or due:
         seen.swept_at = now
-    return list_source(context) if seen.note(listing.files) and not styles else listing
+    return _swept(context, start) if seen.note(listing.files) and not styles else listing
+
+
+def _swept(context: Context, start: int) -> Listing:
+    """The CDC files from a position on, wherever they stand, and every LOAD file: all is listed, and little is kept."""
+    listing = _listed(context, [Range("")], start, certain=True)
+    context.sightings.sweep(listing.files, context.now())
+    return listing
 
 
 def _last_folder(record: Record) -> DateFolder | None:
@@ -138,8 +174,8 @@ def _ranges(context: Context, styles: set[Style], last: DateFolder | None, start
     """Where new files are in folders of dates; None where only a listing of everything tells."""
     if last is None or styles != {last.style}:
         return None
-    since = min(last.date, local_of_position(start)[0])
-    return ranges_since(last.style, since, context.naming.local_time(context.now()))
+    naming, since = context.naming, min(last.date, local_of_position(start)[0])
+    return ranges_since(last.style, since, naming.local_time(context.now()), naming.name_before(start))
 
 
 def _plain_ranges(context: Context, start: int, *, beside: bool) -> list[Range]:
@@ -153,13 +189,14 @@ def _is_silent(listing: Listing, now: datetime) -> bool:
 
 
 def _listed(context: Context, ranges: Iterable[Range], start: int, *, certain: bool, whole: bool = False) -> Listing:
-    """The files in some ranges of the source's folder, and those of PreserveTransactions from `start` on."""
+    """The files in some ranges of the source's folder, and of PreserveTransactions; CDC files from `start` on."""
     naming, listing = context.naming, Listing([], [], [], whole, certain)
     for each in united(ranges):
         for item, name in _items(context, context.folder, each):
             file = naming.parse(context.folder, name, item.size, item.etag, item.last_modified)
             if file is not None:
-                listing.files.append(file)
+                if file.kind is not Kind.CDC or file.position >= start:
+                    listing.files.append(file)
             else:
                 (listing.unread if naming.is_unread(name) else listing.strange).append(item.key)
     if naming.cdc_path is not None:

@@ -16,6 +16,7 @@ from cdcloader.loader.context import Context
 from cdcloader.loader.forwarding import brought_forward
 from cdcloader.loader.listing import list_source
 from cdcloader.loader.records import own_record
+from cdcloader.loader.versions import nothing_loaded, version_of
 from cdcloader.source.names import RawFile
 from cdcloader.source.plan import pending_files, spelled_so, without_skipped
 from cdcloader.state.record import Record
@@ -70,8 +71,14 @@ def _changed(context: Context, store: StateStore, change: Callable[[Record], Rec
 def _pending(context: Context, record: Record, file: str) -> RawFile:
     """The file of that name that waits to be applied."""
     where = context.raw.path_of(context.folder.rstrip("/"))
-    listed = list_source(context).files
+    version, later = version_of(context, record)
+    listed = list_source(context.in_version(version)).files
     pending = pending_files(without_skipped(listed, record.skipped_files), progress_of(record, context.naming))
+    if later is not None:
+        newer = list_source(context.in_version(later)).files
+        fresh = nothing_loaded(record, context.naming)
+        pending += pending_files(without_skipped(newer, record.skipped_files), fresh)
+        listed += newer
     meant = [waiting for waiting in pending if spelled_so(waiting, file)]
     if len(meant) > 1:
         names = ", ".join(waiting.name for waiting in meant[:_NAMED_FILES_MAX])

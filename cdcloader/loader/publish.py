@@ -14,7 +14,7 @@ from cdcloader.lake.log import INFO
 from cdcloader.lake.snapshot import Action, DataFile, Snapshot
 from cdcloader.lake.upkeep import VECTORS_PROPERTY
 from cdcloader.loader.account import Account, application_id, to_info
-from cdcloader.loader.context import KEY_PROPERTY, Context, key_property
+from cdcloader.loader.context import KEY_PROPERTY, VERSION_PROPERTY, Context, key_property
 from cdcloader.loader.schema_changes import changes_info
 
 _TIMESTAMP_NTZ, _VECTORS = "timestampNtz", "deletionVectors"
@@ -54,6 +54,7 @@ def commit(
             now_ms,
             vectors=any(file.vector for file in adds),
             properties=columns.properties,
+            version=account.version,
         ),
         *(file.remove(now_ms) for file in removes),
         *(file.add() for file in adds),
@@ -133,8 +134,12 @@ def table_actions(
     *,
     vectors: bool,
     properties: Mapping[str, str | None] = MappingProxyType({}),
+    version: str | None = None,
 ) -> list[Action]:
-    """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added."""
+    """Protocol and metadata, where they are new or change; `vectors` tells that files with vectors are added.
+
+    `version` is that of the source, where it has any; the table remembers it.
+    """
     features = [_TIMESTAMP_NTZ] if any(column.type == "timestamp_ntz" for column in schema) else []
     features += [_VECTORS] if vectors else []
     actions: list[Action] = []
@@ -147,6 +152,7 @@ def table_actions(
         **({VECTORS_PROPERTY: "true"} if vectors else {}),
         **properties,
         KEY_PROPERTY: key_property(context.table),
+        **({VERSION_PROPERTY: version} if version else {}),
     }
     metadata: Action = {
         "id": base.metadata["id"] if base else str(uuid.uuid4()),

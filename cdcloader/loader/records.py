@@ -7,7 +7,7 @@ from dataclasses import replace
 from cdcloader.errors import StateConflict
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import logged_progress, progress_of, unclaimed
-from cdcloader.loader.context import Context
+from cdcloader.loader.context import VERSION_PROPERTY, Context
 from cdcloader.state.record import Record, new_record
 from cdcloader.state.store import StateStore
 
@@ -18,9 +18,13 @@ def own_record(context: Context, store: StateStore) -> Record:
     if record is not None:
         if record.recorded_version is None and record.updated_at is None:
             # The walkthrough wrote it, about a table that is not ours: ours begins with its full load.
-            return store.update(record, replace(unclaimed(record), updated_at=context.now()))
+            began = replace(unclaimed(record), updated_at=context.now(), source_version=context.table.version)
+            return store.update(record, began)
+        if has_no_files(record) and record.source_version != context.table.version:
+            begun = replace(record, source_version=_first_version(context))
+            return record if begun == record else store.update(record, begun)
         return record
-    record = first_record(context)
+    record = replace(first_record(context), source_version=_first_version(context))
     try:
         store.create(record)
     except StateConflict:
@@ -42,7 +46,18 @@ def first_record(context: Context) -> Record:
         context.table.partition_by,
         context.lake.path_of(context.table.target),
     )
-    return replace(record, updated_at=context.now())
+    return replace(record, updated_at=context.now(), source_version=context.table.version)
+
+
+def _first_version(context: Context) -> str | None:
+    """The version that a table without a file begins with, or that it is made of where its record was lost."""
+    base = context.log.snapshot() if context.table.version is not None else None
+    return base.configuration.get(VERSION_PROPERTY) if base is not None else context.table.version
+
+
+def has_no_files(record: Record) -> bool:
+    """Whether no file of the source counts as applied yet."""
+    return record.recorded_version is None and not record.recorded_position
 
 
 def next_generation(record: Record, base: Snapshot | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,7 +16,8 @@ from cdcloader.loader.incremental import Committed
 from cdcloader.loader.upkeep import Tidied
 from cdcloader.metrics import Metrics
 from cdcloader.source.actions import FullLoad, Plan
-from cdcloader.source.layouts import PLAIN, Naming
+from cdcloader.source.layouts import PLAIN, Naming, zone_offset
+from cdcloader.source.names import RawFile
 from cdcloader.state.record import Phase, Record
 
 _SMALL_SHARE = 8
@@ -40,6 +41,7 @@ class Reporter:
     naming: Naming = PLAIN
     _newest: datetime | None = None
     _strange: frozenset[str] = field(default_factory=frozenset)
+    _zone_told: bool = False
     _skipped: frozenset[str] = field(default_factory=frozenset)
 
     def phase(self, phase: Phase) -> None:
@@ -93,6 +95,20 @@ class Reporter:
                 files=sorted(new)[:_NAMED_FILES_MAX],
             )
 
+    def names_in_zone(self, files: Sequence[RawFile]) -> None:
+        """Say, once, that names seem to be in another time zone than the config has it."""
+        offset = None if self._zone_told else zone_offset(files, self.naming)
+        if offset is not None:
+            self._zone_told = True
+            hours, minutes = divmod(abs(offset) // timedelta(minutes=1), 60)
+            structlog.get_logger().warning(
+                "file names seem to be in another time zone",
+                table=self.table,
+                reason=f"the newest files' names are {hours}:{minutes:02d} hours "
+                f"{'after' if offset > timedelta() else 'before'} their LastModified",
+                hint="set timezone to the endpoint's DatePartitionTimezone, best before the table is loaded",
+            )
+
     def skipped_files(self, skipped: Mapping[str, str]) -> None:
         """Name, once, the files that an operator had us skip."""
         new, self._skipped = skipped.keys() - self._skipped, frozenset(skipped)
@@ -104,15 +120,25 @@ class Reporter:
                 skipped_files=sorted(new)[:_NAMED_FILES_MAX],
             )
 
-    def emptied(self, *, emptied: bool, truncate: bool, blank: bool) -> None:
-        """Whether every raw file that the table was made of is gone; said once, and noted in the status."""
+    def source(self, *, emptied: bool, truncate: bool, blank: bool, later_version: str | None) -> None:
+        """Whether every raw file that the table was made of is gone, and the version that is not complete yet.
+
+        Said once, and noted in the status.
+        """
         before = self.note
         rows = "the table will be emptied too" if truncate else "the table keeps its rows"
         rows += "; `raw` holds nothing at all: is it mounted?" if blank else ""
         self.note = (
             f"every raw file that the table was made of is gone; {rows} (on_source_truncate)" if emptied else None
         )
-        if self.note and self.note != before:
+        if later_version is not None:
+            self.note = (
+                f"version {later_version} is not complete: its LOAD files are not there, or may not be all; until then "
+                "the table follows the version that it is made of"
+            )
+            if self.note != before:
+                structlog.get_logger().info("a later version is waited for", table=self.table, version=later_version)
+        elif self.note and self.note != before:
             structlog.get_logger().warning(
                 "every raw file is gone: a TRUNCATE of the source, or a lifecycle rule", table=self.table, reason=rows
             )

@@ -249,10 +249,13 @@ class TableLoader:
         listing, plan = look.listing, self._truncated(look.plan) if look.emptied and truncates else look.plan
         self._attempts.has_seen(listing.files)
         self._report.strange_files(listing.strange)
+        self._report.names_in_zone(listing.files)
         self._report.skipped_files(record.skipped_files)
         if not look.emptied or look.blank:
             self._emptied_at = None
-        self._report.emptied(emptied=look.emptied, truncate=truncates, blank=look.blank)
+        self._report.source(
+            emptied=look.emptied, truncate=truncates, blank=look.blank, later_version=look.later_version
+        )
         loaded = record.recorded_version is not None
         if listing.files or loaded:
             self._report.backlog(plan)

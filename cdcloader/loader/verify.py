@@ -97,6 +97,7 @@ def verify(
             record = None  # It tells of a later version.
         told = _history(context, snapshot, record)
         found = replace(found, generation=told.newest.generation, watermark=told.newest.file)
+        context = context.in_version(told.newest.version)
         held = _holdings(context, told, record)
         found = replace(found, files=len(held.loads) + len(held.changes), notes=held.notes)
         with closing(_Comparison(context, snapshot, held, budget_bytes)) as comparison:

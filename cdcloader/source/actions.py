@@ -55,7 +55,7 @@ class FullLoad:
     """Replace the table by these LOAD files; a new generation begins, which skips CDC files up to `floor`.
 
     `leftovers` are LOAD files of an older load, to be named in the log. `first_modified` and `newest` are the
-    bounds of the set's LastModified. `reload` is False for the first load of a table.
+    bounds of the set's LastModified. `reload` is False for the first load of a table, or of a `version` of it.
     """
 
     files: tuple[RawFile, ...]
@@ -65,6 +65,7 @@ class FullLoad:
     newest: datetime
     reload: bool
     reason: str
+    version: str | None = None
 
     @property
     def files_in_window(self) -> int:

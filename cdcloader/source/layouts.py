@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from heapq import nlargest
 from zoneinfo import ZoneInfo
 
 from cdcloader.source.custom_layout import named_by
@@ -28,8 +30,10 @@ from cdcloader.source.partitions import date_folder
 
 # How far LastModified may lie from the second reading of a name's time and still tell for it.
 _NEAR = timedelta(minutes=30)
+_QUARTER = timedelta(minutes=15)
+_OFFSET_MAX = timedelta(hours=14)
 _NUMERIC = re.compile(r"[0-9_/-]+|year=.*")
-_VERSION = re.compile(r"v[0-9]{8,}")
+_VERSION = re.compile(r"v[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,23 @@ class Naming:
 
 
 PLAIN = Naming()
+
+
+def zone_offset(files: Iterable[RawFile], naming: Naming) -> timedelta | None:
+    """By how much the clock of the newest files' names goes before that of LastModified: whole quarters of an hour.
+
+    None where it does not, and where that is not certain: few files, or files that were copied.
+    """
+    timed = (file for file in files if file.kind is Kind.CDC and not file.numbered)
+    newest = nlargest(5, timed, key=lambda file: file.position)
+    pairs = [(naming.time_of_position(file.position), file.last_modified) for file in newest]
+    # Files that were copied have about one LastModified, whatever their names say.
+    if len(pairs) < 3 or pairs[0][0] - pairs[-1][0] < timedelta(minutes=3):
+        return None
+    offsets = [named - modified for named, modified in pairs]
+    offset = round(offsets[0] / _QUARTER) * _QUARTER
+    agree = all(abs(each - offset) <= timedelta(seconds=90) for each in offsets)
+    return offset if agree and 2 * _QUARTER <= abs(offset) <= _OFFSET_MAX else None
 
 
 def naming_of(timezone: str, layout: str | None, cdc_path: str | None) -> Naming:

@@ -88,9 +88,9 @@ FORMATS = {"csv": "csv", "parquet": "parquet", "json": "json", "jsonl": "json", 
 _FORMAT = r"\.(?P<format>(?i:csv|parquet|json|jsonl|ndjson))(?P<gzip>\.(?i:gz))?"
 _CDC_STEM = r"(?P<date>[0-9]{8})-(?P<time>[0-9]{6})(?P<fraction>[0-9]{3,})"
 _TRANSACTIONS_STEM = r"CDC_TXN-(?P<date>[0-9]{8})(?P<time>[0-9]{6})(?P<fraction>[0-9]{3,})"
+_CDC = re.compile(_CDC_STEM + _FORMAT)
 # A new kind of name is a new line here; the named groups say what it carries.
 _PATTERNS: tuple[tuple[re.Pattern[str], Kind], ...] = (
-    (re.compile(_CDC_STEM + _FORMAT), Kind.CDC),
     (re.compile(r"(?P<group>SEGMENT[0-9]+_)?LOAD(?P<load>[0-9A-Fa-f]{8})" + _FORMAT), Kind.LOAD),
     # Qlik Replicate, the engine inside DMS, numbers its files so.
     (re.compile(r"(?P<group>LOAD_[0-9]+_)(?P<load>[0-9A-Fa-f]{8})" + _FORMAT), Kind.LOAD),
@@ -110,6 +110,12 @@ _SOURCE_PARTS = 2  # schema and table
 
 def named(base: str) -> Named | None:
     """What the last part of a name says; None when DMS writes no such name."""
+    if match := _CDC.fullmatch(base):
+        # By far the most names are such, and a listing may hold millions.
+        date, time, fraction, form, gz = match.groups()
+        position = position_of_digits(date, time, fraction)
+        form = FORMATS[form.lower()]
+        return None if position is None or (gz and form == "parquet") else Named(Kind.CDC, form, bool(gz), position)
     for pattern, kind in _PATTERNS:
         match = pattern.fullmatch(base)
         if match is not None:

@@ -103,21 +103,22 @@ def date_folder(folder: str) -> DateFolder | None:
     return None
 
 
-def ranges_since(style: Style, since: datetime, now: datetime) -> list[Range] | None:
+def ranges_since(style: Style, since: datetime, now: datetime, name: str) -> list[Range] | None:
     """Where the files of folders from a date on are, and everything that is in no such folder but CDC files.
 
-    None where that takes more requests than a listing of everything. `now` is the time in the zone of the names.
+    CDC files whose names sort before `name` may be left out. `now` is the time in the zone of the names. None where
+    that takes more requests than a listing of everything.
     """
     first = since - DAY
     if style.ordered:
         # Behind digits stand LOAD files, segments and markers; "year=" stands behind those.
-        tail = Range(style.text(first))
+        tail = Range(f"{style.text(first)}/{name}")
         return [Range(":", "year="), tail] if style.hive else [tail]
     days = (now + DAY - first).days + 1
     if not style.pattern or days > FOLDERS_MAX:
         return None
     folders = dict.fromkeys(style.text(first + day * DAY) for day in range(days))
-    return [*(Range(f"{folder}/", f"{folder}0") for folder in folders), Range(":")]
+    return [*(Range(f"{folder}/{name}", f"{folder}0") for folder in folders), Range(":")]
 
 
 def ranges_beside(start: str) -> list[Range]:

@@ -253,7 +253,8 @@ def _require(needed: Sequence[str], present: Sequence[str], what: str, file: Fil
         raise TableError(
             f"{what} {', '.join(map(repr, missing))} is missing; the file's columns are {', '.join(columns.names)}",
             where=file.name,
-            hint="correct the name (its case too) in the config, or have DMS write the column",
+            hint="correct the name (its case too) in the config (of a table that a pattern found: in primary_keys, or "
+            "by an entry of its own), or have DMS write the column",
         )
 
 

@@ -69,6 +69,7 @@ class Rules:
                 )
         columns = names | {name.lower(): name for name in derived}
         masks = {columns[name.lower()]: way for name, way in self.mask.items() if name.lower() in columns}
+        self._check_key(dropped, masks)
         made = (*cast, *(Field(name, kind) for name, kind in derived.items()))
         hashed = {name for name, way in masks.items() if way == "sha256"}
         return RuledColumns(
@@ -102,6 +103,17 @@ class Rules:
                 where=where,
                 hint="cast a key only to a wider type, or to string where it is no float, double or binary",
             )
+
+    def _check_key(self, dropped: set[str], masks: Mapping[str, str]) -> None:
+        """The config sees to it where it knows the key; a table that a pattern finds may have a key of its own."""
+        emptied = {name for name, way in masks.items() if way == "null"}
+        for rule, names in (("drop", dropped), ("mask", emptied), ("derive", {*self.derive})):
+            if both := names & {*self.key}:
+                raise TableError(
+                    f"{min(both)!r} is a key column, which this rule would take from the table",
+                    where=f"{self.where}.{rule}",
+                    hint="leave the key out of the rule; mask: sha256 keeps keys apart",
+                )
 
     def _check_filter(self, columns: Schema) -> None:
         kind = self.filter.type(columns, timestamps=self.timestamps) if self.filter else "boolean"

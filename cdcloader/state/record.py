@@ -84,6 +84,8 @@ class Record:
     tidied_version: int | None = None
     """The version at which upkeep found nothing more to do, and the `write_mode` that it was done for."""
     tidied_mode: str | None = None
+    source_version: str | None = None
+    """The folder below the source's that the table is made of; None: the source's own."""
     swept_at: datetime | None = None
     swept_to: str | None = None
     """Where a sweep that has not come to its end goes on."""
@@ -273,6 +275,7 @@ _ATTRIBUTES: dict[str, tuple[str, Codec]] = {
     "RowsQuarantined": ("rows_quarantined", COUNT),
     "TidiedVersion": ("tidied_version", COUNT),
     "TidiedMode": ("tidied_mode", TEXT),
+    "SourceVersion": ("source_version", TEXT),
     "SweptAt": ("swept_at", TIME),
     "SweptTo": ("swept_to", TEXT),
     "UpdatedAt": ("updated_at", TIME),

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from cdcloader import logs
+from cdcloader.changes.evolution import Evolution
 from cdcloader.changes.schema import Field, delta_type
 from cdcloader.config import load_config
 from cdcloader.lake import datafiles
@@ -113,7 +114,7 @@ def _make_table(folder: Path, rows: int, files: int) -> None:
         rows_in=rows,
         inserted=rows,
     )
-    commit(context, None, account, schema=schema, adds=added, removes=[], operation="WRITE")
+    commit(context, None, account, columns=Evolution(schema), adds=added, removes=[], operation="WRITE")
 
 
 def _make_scattered(folder: Path, rows: int, changes: int) -> None:

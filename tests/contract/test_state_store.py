@@ -209,6 +209,7 @@ def full() -> Record:
         tidied_version=41,
         tidied_mode="auto",
         swept_at=datetime(2026, 3, 2, 4, 5, 6, 789, tzinfo=UTC),
+        source_version="v1",
         swept_to="s/t/part-1.parquet",
         updated_at=NOW,
     )

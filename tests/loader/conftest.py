@@ -60,7 +60,12 @@ class World:
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry, lambda: self.now)
         reporter = Reporter(
-            "s/t", metrics, lambda: self.now, self.file_bytes, lambda _t, done: self.batches.append(done)
+            "s/t",
+            metrics,
+            lambda: self.now,
+            self.file_bytes,
+            lambda _t, done: self.batches.append(done),
+            naming=context.naming,
         )
         # Leases and pauses go by the world's clock, the budget of upkeep by the real one.
         loader = TableLoader(context, store or self.store, reporter, lambda _owner: False, clock=self.clock)

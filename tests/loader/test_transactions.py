@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -464,6 +465,42 @@ def test_a_damaged_file_stops_the_tables_behind_the_files_before_it(make_fleet):
     fleet.check()
 
 
+def random_history(fleet, seed):
+    """Files in time, late and empty ones, some tables' turns, new processes, lost records; the model is at the end."""
+    draw, files = random.Random(seed), {}
+    for number in range(12):
+        at = fleet.now - timedelta(seconds=draw.choice([0, 0, 0, 90, 400]), milliseconds=number)
+        files[at] = random_changes(fleet, draw.random(), draw.choice([0, 1, 3, 40]))
+        fleet.put("".join(line(*change) for change in files[at]).encode(), at=at)
+        fleet.run(*draw.sample(list(fleet.tables), draw.randrange(1, 4)))
+        if draw.random() < 0.3:
+            fleet.start()
+        if draw.random() < 0.15:
+            fleet.store = MemoryStore()
+            fleet.start()
+    for _, changes in sorted(files.items()):
+        for op, source, row in changes:
+            fleet.expected[source].pop(row["id"], None)
+            if op != "D":
+                fleet.expected[source][row["id"]] = row
+    assert fleet.run() == {Outcome.IDLE}
+    fleet.check()
+    assert_verified(fleet)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_histories_converge(make_fleet, seed):
+    """Whatever the order of files, turns and restarts: each table is what all files say in the order of their names."""
+    random_history(make_fleet(), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3, 60))
+def test_more_histories_converge(make_fleet, seed):
+    """As above, with caches of all sizes."""
+    random_history(make_fleet(memory_bytes=random.Random(seed).choice([1, 5_000, 1 << 20]), disk_bytes=9_000), seed)
+
+
 @pytest.mark.parametrize("sequenced", [False, True])
 def test_verify_reads_shared_files_too(make_fleet, sequenced):
     """A table that took its rows from shared files is equal to them, files without a row of it among them or not."""
@@ -475,6 +512,10 @@ def test_verify_reads_shared_files_too(make_fleet, sequenced):
     fleet.run()
     fleet.changes(*[("U", source, values(fleet.columns[source], 3)) for source in fleet.tables])
     fleet.run()
+    assert_verified(fleet)
+
+
+def assert_verified(fleet):
     for source, loader in fleet.loaders.items():
         reader = replace(loader.context, transactions=Transactions(fleet.sources, quarantines=False))
         found = verify(reader, fleet.record(source), budget_bytes=512 << 20)
@@ -504,3 +545,25 @@ def test_a_table_that_is_found_later_takes_its_rows_from_the_first_file_on(make_
     assert fleet.run("sales/late") == {Outcome.IDLE}
     fleet.check()
     assert not [key for key in fleet.reads if key.startswith("txn/")]
+
+
+def test_column_rules_over_shared_files(make_fleet):
+    """Rows of shared files have the columns of the LOAD, whatever the column rules make of these in the table."""
+    orders_only = {"sales/orders": COLUMNS["sales/orders"]}
+    fleet = make_fleet(
+        columns=orders_only, rename={"note": "remark"}, cast={"amount": "double"}, filter="amount < 20",
+        derive={"size": "LENGTH(remark)"}, drop=("remark",),
+    )  # fmt: skip
+    columns = COLUMNS["sales/orders"]
+    changes = [("U", 1, "1.50"), ("U", 2, "99.00"), ("I", 3, "3.25"), ("I", 4, "20.00")]
+    fleet.changes(
+        *[(op, "sales/orders", values(columns, number) | {"amount": Decimal(amount)}) for op, number, amount in changes]
+    )
+    assert fleet.run() == {Outcome.IDLE}
+    sizes = {number: len(values(columns, number)["note"]) for number in (1, 3)}
+    assert fleet.rows("sales/orders") == [
+        {"id": 1, "amount": 1.5, "size": sizes[1]},
+        {"id": 3, "amount": 3.25, "size": sizes[3]},
+    ]
+    loader = fleet.loaders["sales/orders"]
+    assert verify(loader.context, fleet.record("sales/orders"), budget_bytes=1 << 30).equal

@@ -520,3 +520,123 @@ def test_a_truncate_waits_for_quiet_or_for_changes_behind_it():
 def test_times_of_the_test_files_are_their_positions():
     """The builder of this module's files names them by their time."""
     assert time_of_position(cdc(1.5).position) == at(1.5)
+
+
+# ---- segments, folders, layouts ---------------------------------------------------------------------------
+
+
+def segment(group, number, modified, etag="a"):
+    name = f"{group}LOAD{number:08X}.csv"
+    return replace(load(number, modified, etag), key=f"s/t/{name}", name=name, group=group)
+
+
+def segmented(*, first=0.0, newest=0.0, files=1, layout="folders"):
+    return replace(loaded(first=first, newest=newest, files=files), full_load_layout=layout)
+
+
+def test_segments_make_one_load():
+    """The counters of segments begin anew in each folder, and all are one set, by folder and number."""
+    files = [segment("b/", 1, 3), segment("a/", 2, 2), segment("a/", 1, 9)]
+    found = action(files, NEVER)
+    assert [file.name for file in found.files] == ["a/LOAD00000001.csv", "a/LOAD00000002.csv", "b/LOAD00000001.csv"]
+
+
+@pytest.mark.parametrize("again", ["a/", "b/"])
+def test_a_reload_of_segments_begins_with_any_of_them(again):
+    """Segments are written side by side: whichever comes first makes a reload, and the others join it as they come."""
+    progress = segmented(first=0, newest=5, files=3)
+    old = {("a/", 1): 0, ("a/", 2): 5, ("b/", 1): 3}
+    now = {**old, (again, 1): 5000}
+    found = action([segment(*place, at_) for place, at_ in now.items()], progress)
+    assert [file.name for file in found.files] == [f"{again}LOAD00000001.csv"]
+    progress = segmented(first=5000, newest=5000, files=found.files_in_window)
+    now = {**now, ("a/", 1): max(now["a/", 1], 5400), ("b/", 1): max(now["b/", 1], 5500)}
+    files = [segment(*place, at_) for place, at_ in now.items()]
+    found = action(files, progress)
+    assert {file.name for file in found.files} == {"a/LOAD00000001.csv", "b/LOAD00000001.csv"}
+    assert [file.name for file in found.leftovers] == ["a/LOAD00000002.csv"]
+    done = segmented(
+        first=found.first_modified.timestamp() - at(0).timestamp(), newest=5500, files=found.files_in_window
+    )
+    assert action(files, done) == Nothing()
+
+
+def test_a_segment_that_comes_late_joins():
+    """A new segment beside a set that is there as it was loaded does not replace it."""
+    files = [segment("a/", 1, 0), segment("b/", 1, 5000)]
+    found = action(files, segmented(first=0, newest=0, files=1))
+    assert found.files == tuple(files)
+    assert "joined" in found.reason
+
+
+def test_segments_that_were_cleared_before_a_reload():
+    """Where DMS empties the folder first, the new segments are the load, whatever they are called."""
+    files = [segment("c/", 1, 5000), segment("d/", 1, 5001)]
+    found = action(files, segmented(first=0, newest=5, files=3))
+    assert found.files == tuple(files)
+    assert found.reason.startswith("DMS loaded the table again")
+
+
+def test_loads_beside_each_other_block():
+    """The table's own folder and a folder of LOAD files each hold the whole table: a first load takes neither."""
+    found = action([load(1, 0), segment("old/", 1, -5000)], NEVER)
+    assert isinstance(found, Blocked)
+    assert "old/LOAD00000001.csv" in found.reason + found.file.name
+    assert isinstance(action([load(1, 0), segment("SEGMENT1_", 1, 0)], NEVER), Blocked)
+    twice = [load(1, 0), replace(load(1, 9), name="LOAD00000001.parquet")]
+    assert "have one number" in action(twice, NEVER).reason
+
+
+def test_load_files_that_were_moved_aside_block():
+    """A copy of loaded files in a folder is newer than the load; it is not loaded, and neither is half of anything."""
+    found = action([segment("old/", 1, 5000)], loaded(first=0, newest=5, files=1))
+    assert isinstance(found, Blocked)
+    assert "moved aside" in found.reason
+    edited = replace(loaded(first=-100, newest=5, files=1), full_load_date_edited=True)
+    assert isinstance(action([segment("old/", 1, 5000)], edited), FullLoad)
+    assert action([segment("old/", 1, 3)], loaded(first=0, newest=5, files=1)) == Nothing()
+
+
+def test_a_reload_in_segments_leaves_the_single_file():
+    """DMS loads in segments what it loaded in one file before: the old file is a leftover."""
+    files = [load(1, 0), segment("SEGMENT1_", 1, 5000), segment("SEGMENT2_", 1, 5000)]
+    found = action(files, loaded(first=0, newest=0, files=1))
+    assert found.files == tuple(files[1:])
+    assert found.leftovers == (files[0],)
+
+
+def test_a_marker_speaks_for_its_folder():
+    """FULL_LOAD_COMPLETE in a segment's folder does not complete the others; above them it does."""
+    files = [segment("a/", 1, 0), segment("b/", 1, 1)]
+    inside = replace(marker(5), name="a/FULL_LOAD_COMPLETE")
+    assert isinstance(action([*files, inside], NEVER, now=10), Wait)
+    assert isinstance(action([files[0], inside], NEVER, now=10), FullLoad)
+    assert isinstance(action([*files, marker(5)], NEVER, now=10), FullLoad)
+
+
+def test_transactions_of_other_tables_prove_nothing():
+    """A file of PreserveTransactions may hold other tables' changes alone, so it completes no load."""
+    shared = replace(cdc(99), transactions=True)
+    assert isinstance(action([load(1, 0), shared], NEVER, now=100), Wait)
+
+
+def test_no_batch_mixes_two_kinds_of_files():
+    """Files of PreserveTransactions are read in another way, so a batch ends where the kind changes."""
+    files = [cdc(1), replace(cdc(2), transactions=True), replace(cdc(3), transactions=True), cdc(4)]
+    assert action(files, loaded()) == Batch(tuple(files[:1]), more=True)
+    assert action(files, streamed(files[0])) == Batch(tuple(files[1:3]), more=True)
+    assert action(files, streamed(*files[:3])) == Batch(tuple(files[3:]), more=False)
+
+
+def test_a_reload_skips_no_numbered_file():
+    """A position that is no time cannot be compared with the time of a reload."""
+    files = [load(1, 5000), replace(cdc(100), numbered=True), cdc(4701)]
+    assert action(files, loaded()).floor == 0
+
+
+def test_one_flush_of_two_days_goes_by_day():
+    """Changes of two days that were written at once stand in two folders: the day decides, not the folder's text."""
+    names = [f"{day}/20260301-120001000.csv" for day in ("31012026", "01022026")]
+    files = [replace(cdc(1), name=name) for name in names]
+    assert action(files[::-1], loaded()).files == tuple(files)
+    assert files[0].position == files[1].position

@@ -96,6 +96,13 @@ def test_columns_of_the_table():
     assert made.rules.unused((COLUMNS[0],)) == ("cast.N", "mask.Name")
 
 
+@pytest.mark.parametrize("options", [{"drop": ("id",)}, {"mask": {"ID": "null"}}, {"cast": {"id": "float"}}])
+def test_the_key_is_not_taken_away(options):
+    """A rule that would break the key is refused over the columns too, whoever named the key."""
+    with pytest.raises(TableError, match="key column"):
+        rules(**options).over(COLUMNS, "files")
+
+
 @pytest.mark.parametrize(
     ("reason", "told"),
     [
