@@ -56,7 +56,6 @@ METRICS = {
     "table_phase": {"table", "phase"},
     "table_small_files": {"table"},
     "table_version": {"table"},
-    "transaction_rows_untaken_total": {"result"},
     "tables_owned": set(),
 }
 TARGETS = ("demo", "test", "test-services", "check", "fmt", "bench", "venv", "clean")

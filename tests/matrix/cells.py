@@ -23,7 +23,8 @@ COMBINED = (2, 4)
 class Cell:
     """One way in which DMS writes, as far as a reader sees it. `config` are keys of the table beside its key.
 
-    The full load has as many files as `load_files`. Changes come every `step`, from `start` on. `beside` are other
+    The full load has as many files as `load_files`. Changes come every `step`, from `start` on. The config names the
+    sources, or the `pattern` that finds them; their files stand in the folder `version` of each. `beside` are other
     objects that stand below raw, which must not matter; `{extension}` in their names is that of the format.
     """
 
@@ -34,6 +35,8 @@ class Cell:
     parallel: Literal["ranges", "folders"] | None = None
     layout: Literal["dms", "articles"] = "dms"
     sources: tuple[str, ...] = ("sales/orders",)
+    pattern: str | None = None
+    version: str | None = None
     texts: tuple[str, ...] = TEXTS
     moves_keys: bool = False
     evolves: bool = False
@@ -153,6 +156,9 @@ SETTINGS = [
     Setting("empty files", "date", parts={"beside": {
         f"sales/orders/20260227-12000000{place}.{{extension}}": b"" for place in range(3)
     }}),
+    Setting("found by a pattern", "source", parts={"pattern": "sales/*", "sources": ("sales/orders", "sales/visits")}),
+    Setting("a folder for each version", "source", config={"version": "v202602270000"},
+            parts={"version": "v202602270000"}),
     Setting("CsvDelimiter ;", "delimiter", TEXT, {"delimiter": ";"}, _csv(delimiter=";")),
     Setting("CsvDelimiter tab", "delimiter", TEXT, {"delimiter": "\t"}, _csv(delimiter="\t")),
     Setting("CsvDelimiter ||", "delimiter", TEXT, {"delimiter": "||"}, _csv(delimiter="||")),
@@ -182,7 +188,7 @@ SETTINGS = [
     Setting("PreserveTransactions", "date", DMS_FORMATS, {"cdc_path": "changes/all"}, {"cdc_path": "changes/all"},
             {"sources": ("sales/orders", "crm/orders", "crm/visits")},
             # Without a full load or a header nothing names the columns.
-            without=("load", "op", "added", "before", "naive", "schema")),
+            without=("load", "op", "added", "before", "naive", "schema", "source")),
     Setting("timestamps naive", "naive", (PARQUET,), config={"timestamps": "naive"}),
     Setting("timestamps naive", "naive", (*TEXT, JSON),
             config={"timestamps": "naive", "columns": {**_COLUMNS["columns"], "at": "timestamp_ntz"}}),

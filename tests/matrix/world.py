@@ -91,7 +91,13 @@ class Play:
             rows = history.load(ROWS)
             pieces = [rows[place :: cell.load_files] for place in range(cell.load_files)]
             files = load_files(
-                cell.dms, source, history.columns, pieces, at=self.now, parallel=cell.parallel, layout=cell.layout
+                cell.dms,
+                self._folder(source),
+                history.columns,
+                pieces,
+                at=self.now,
+                parallel=cell.parallel,
+                layout=cell.layout,
             )
             for file in files:
                 self._put(file, self.now)
@@ -115,9 +121,9 @@ class Play:
                 day = self._files_of_day[source, f"{at:%Y%m%d}"] = (
                     self._files_of_day.get((source, f"{at:%Y%m%d}"), 0) + 1
                 )
-                self._put(article_cdc_file(cell.dms, source, columns, some, at=at, number=day), at)
+                self._put(article_cdc_file(cell.dms, self._folder(source), columns, some, at=at, number=day), at)
                 continue
-            for file in cdc_files(cell.dms, source, columns, some, at=at):
+            for file in cdc_files(cell.dms, self._folder(source), columns, some, at=at):
                 self._put(file, at)
 
     def _put(self, file: RawFile, at: datetime) -> None:
@@ -128,7 +134,7 @@ class Play:
 
     def _configure(self) -> None:
         """The config file; JSON is YAML."""
-        tables = [{"source": source, "primary_key": KEY, **self.cell.config} for source in self.cell.sources]
+        tables = [{"source": source, "primary_key": KEY, **self.cell.config} for source in self._named_sources]
         config = {
             "raw": str(self.raw),
             "lake": str(self.lake),
@@ -150,6 +156,13 @@ class Play:
                 assert ended.step.outcome is Outcome.IDLE, f"{self.cell}: {ended.step}"
         finally:
             assembly.close()
+
+    @property
+    def _named_sources(self) -> tuple[str, ...]:
+        return self.cell.sources if self.cell.pattern is None else (self.cell.pattern,)
+
+    def _folder(self, source: str) -> str:
+        return source if self.cell.version is None else f"{source}/{self.cell.version}"
 
     @property
     def _naive(self) -> bool:
