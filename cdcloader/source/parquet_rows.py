@@ -266,7 +266,7 @@ def _json_rows(frame: pl.DataFrame) -> pl.Series:
     """Each row as JSON, in the file's column order; bytes as hex digits."""
     try:
         rows = list(frame.iter_rows(named=True))
-    except pl.exceptions.PanicException:
+    except (ValueError, OverflowError, pl.exceptions.PanicException):
         # Python has no dates before the year 1 and behind 9999: such columns show the number that is stored.
         rows = list(frame.with_columns(cs.temporal().to_physical()).iter_rows(named=True))
     return pl.Series([_json(row) for row in rows], dtype=pl.String)
