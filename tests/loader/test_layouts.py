@@ -23,7 +23,7 @@ from cdcloader.errors import ConfigError, TableError
 from cdcloader.loader import orders
 from cdcloader.loader.account import progress_of
 from cdcloader.loader.listing import list_new, list_source, look_at
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import verify
 from cdcloader.objects import Objects
 from cdcloader.source.actions import Batch
@@ -474,7 +474,7 @@ def test_a_layout_of_the_configs_own(make_site):
 
 
 def test_the_first_file_of_a_layout_may_have_the_name_of_none(make_site):
-    """A file 0.parquet is applied once, though "0.parquet" in LastIncrementalFile says that nothing is; and so again."""
+    """A file 0.parquet is applied once, though "0.parquet" in LastIncrementalFile says that nothing is."""
     site = make_site(layout=r"(?P<load>full_)?(?P<number>[0-9]+)\.parquet")
     world = site.world
     site.put("s/t/full_1.parquet", render_load(world.dms, world.columns, [row(1)]))

@@ -43,12 +43,20 @@ class Fleet:
     """Tables that share `txn/`, in one process with a moving clock; `expected` is what they should hold."""
 
     def __init__(
-        self, root, columns=None, *, key=("id",), sources=(), memory_bytes=1 << 20, disk_bytes=1 << 20, quiet_seconds=0, **table
+        self,
+        root,
+        columns=None,
+        *,
+        key=("id",),
+        sources=(),
+        memory_bytes=1 << 20,
+        disk_bytes=1 << 20,
+        quiet_seconds=0,
+        **table,
     ):
         self.root, self.columns, self.now = root, columns or COLUMNS, START
         self.tables = {
-            source: Table(source=source, primary_key=key, cdc_path="txn", csv=Csv(), **table)
-            for source in self.columns
+            source: Table(source=source, primary_key=key, cdc_path="txn", csv=Csv(), **table) for source in self.columns
         }
         self.expected = {source: {} for source in self.columns}
         self.quiet_seconds = quiet_seconds
@@ -447,7 +455,7 @@ def test_who_asks_for_a_file_that_is_being_split_waits_for_it(make_fleet):
 
 
 def test_a_damaged_file_stops_the_tables_behind_the_files_before_it(make_fleet):
-    """A gzip that was cut off: what stands before it is applied, and it is fetched once; put right, it is applied too."""
+    """A gzip that was cut off is fetched once: what stands before it is applied; put right, it is applied too."""
     fleet = make_fleet()
     fleet.changes(*random_changes(fleet, 1, 30))
     at = fleet.now
