@@ -14,7 +14,8 @@ from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from cdcloader.loader.discovery import SEARCH
-from cdcloader.loader.table import Outcome, TableLoader
+from cdcloader.loader.steps import Outcome
+from cdcloader.loader.table import TableLoader
 from cdcloader.metrics import Metrics
 from cdcloader.replicas import Replica
 from cdcloader.turns import Pass, hand_over, take_turn

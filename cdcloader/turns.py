@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from cdcloader.errors import CdcloaderError, Treatment, as_ours, treatment
-from cdcloader.loader.table import Outcome, Step, TableLoader
+from cdcloader.loader.steps import Outcome, Step
+from cdcloader.loader.table import TableLoader
 from cdcloader.state.record import Phase
 
 # A table with a backlog gives its worker to the next table after this long, between two of its batches.

@@ -29,7 +29,7 @@ from cdcloader.cli.signals import Handlers, Signals
 from cdcloader.errors import CdcloaderError, ConfigError, TableError, TransientError, Treatment, treatment
 
 if TYPE_CHECKING:
-    from cdcloader.loader.table import Step
+    from cdcloader.loader.steps import Step
     from cdcloader.turns import Pass
     from cdcloader.wiring import Assembly
 
@@ -130,7 +130,7 @@ def _outcome(ended: Pass) -> str:
 
 def exit_code_of(passes: list[Pass]) -> int:
     """What a pass tells the shell."""
-    from cdcloader.loader.table import Outcome
+    from cdcloader.loader.steps import Outcome
 
     if any(p.error is not None and treatment(p.error) is Treatment.EXIT for p in passes):
         return WRONG

@@ -278,6 +278,9 @@ def applied_file(record: Record, file: RawFile) -> str:
 def edited_position(record: Record, naming: Naming) -> int | None:
     """The position that an operator set by hand in LastIncrementalFile; None when it is as we left it."""
     position = naming.position_of_name(record.last_incremental_file)
+    if record.last_incremental_file == first_file(record.path) and position != record.recorded_position:
+        # A `layout` may have a file of that name: unless it is the one that was applied, nothing is.
+        position = 0
     if position is None:
         raise TableError(
             f"LastIncrementalFile is {record.last_incremental_file!r}, which names no CDC file",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from cdcloader.errors import CdcloaderError, Stopped, TableError, TransientError, Treatment, treatment
@@ -28,36 +26,13 @@ from cdcloader.loader.passing_by import as_taken, passed_by
 from cdcloader.loader.records import first_record, next_generation, own_record, same_place
 from cdcloader.loader.report import Reporter
 from cdcloader.loader.status import status_of
+from cdcloader.loader.steps import Outcome, Step
 from cdcloader.loader.upkeep import Upkeep
 from cdcloader.source.actions import AppendLate, Batch, Blocked, FullLoad, Nothing, Plan, Replay, Truncate, Wait
 from cdcloader.source.names import RawFile
 from cdcloader.source.truncation import with_truncation
 from cdcloader.state.record import Phase, Record
 from cdcloader.state.store import StateStore
-
-
-class Outcome(StrEnum):
-    """How a step ended; DONE asks for the next step.
-
-    WAITING is for the end of a full load, LEASED to another loader, HELD in trouble and not yet to be tried again.
-    """
-
-    DONE = "done"
-    IDLE = "idle"
-    WAITING = "waiting"
-    PAUSED = "paused"
-    LEASED = "leased"
-    HELD = "held"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a step came to; `until` is when a wait for the end of a full load ends, `reason` is for people."""
-
-    outcome: Outcome
-    reason: str = ""
-    until: datetime | None = None
-    committed: Committed | None = None
 
 
 class TableLoader:

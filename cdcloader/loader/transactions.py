@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 import polars as pl
 import structlog
 
+from cdcloader.errors import TableError
 from cdcloader.lake.quarantine import Quarantine
 from cdcloader.loader.blob import Blob, Scratch
 from cdcloader.loader.shared_listing import SharedListings
@@ -43,6 +45,8 @@ _INDEX_BYTES = 300
 _NAMED_MAX = 20
 # So many names of foreign tables, and files, are remembered as told; more would only fill the memory.
 _TOLD_MAX = 10_000
+# So long a damaged file counts as damaged without a further look at it, unless it is replaced.
+_DAMAGED_SECONDS = 60.0
 _NUMBER_BYTES = 4
 # The quarantine of rows that belong to no table, below the folder's name: a target may be named like the folder.
 NO_TABLE = "_no_table"
@@ -89,8 +93,7 @@ class _Split:
     parts: dict[str, list[_Part]] = field(default_factory=dict)
     broken: int = 0
     index_bytes: int = 0
-    sources: frozenset[str] = frozenset()
-    names: Mapping[str, str] = field(default_factory=dict)
+    known: tuple[frozenset[str], Mapping[str, str]] = (frozenset(), {})
 
     def add(self, piece: TablesPiece) -> None:
         """Take the rows of the file's next piece."""
@@ -108,9 +111,12 @@ class _Split:
 
     def parts_of(self, source: str, sources: frozenset[str]) -> Sequence[_Part]:
         """Where the rows of a source stand, one of the configured `sources`."""
-        if sources is not self.sources:
-            self.names, self.sources = names_by_source(self.parts, sources), sources
-        name = self.names.get(source)
+        known, names = self.known
+        if sources is not known:
+            # Both at once: another thread may ask just now, with fewer sources.
+            names = names_by_source(self.parts, sources)
+            self.known = sources, names
+        name = names.get(source)
         if name is None and source not in sources:
             name = names_by_source(self.parts, {*sources, source}).get(source)
         return self.parts[name] if name is not None else ()
@@ -145,6 +151,7 @@ class Transactions:
         self._quarantines = quarantines
         self._scratch = Scratch(disk_bytes)
         self._splits: OrderedDict[_Identity, Future[_Split]] = OrderedDict()
+        self._damaged: dict[_Identity, tuple[float, TableError]] = {}
         self._told: set[str] = set()
         self._counted: set[_Identity] = set()
         self._on_rows = on_rows
@@ -209,6 +216,7 @@ class Transactions:
         """The file as it was split, by this thread if by none before; others wait for who is about to."""
         identity = _identity(folder, file)
         with self._lock:
+            self._refuse_damaged(identity)
             future = self._splits.get(identity)
             if waits := future is not None:
                 self._splits.move_to_end(identity)
@@ -222,12 +230,23 @@ class Transactions:
         except BaseException as error:
             with self._lock:
                 self._splits.pop(identity, None)
+                if isinstance(error, TableError):
+                    self._damaged[identity] = (time.monotonic(), error)
             future.set_exception(error)
             raise
         future.set_result(found)
         with self._lock:
             self._shrink()
         return found
+
+    def _refuse_damaged(self, identity: _Identity) -> None:
+        """Raise what a file had just now, lest each of a thousand tables fetch it again to find the same."""
+        now = time.monotonic()
+        self._damaged = {key: each for key, each in self._damaged.items() if now - each[0] < _DAMAGED_SECONDS}
+        if identity in self._damaged:
+            error = self._damaged[identity][1]
+            # An error that is raised again and again would keep every trace of it.
+            raise TableError(error.what, where=error.where, hint=error.hint)
 
     def _made(self, folder: SharedFolder, file: RawFile) -> _Split:
         path = folder.raw.path_of(file.key)

@@ -34,7 +34,11 @@ def version_of(context: Context, record: Record) -> tuple[str | None, str | None
 
 def nothing_loaded(record: Record, naming: Naming) -> Progress:
     """Where a table stands in a version of which it holds nothing yet."""
-    return Progress(record.generation, 0, 0, {}, 0, None, None, 0, full_load_date_edited=False, naming=naming)
+    # Shared files are older than the version, which holds what they say up to its load: as after a reload.
+    anew = naming.cdc_path is not None
+    return Progress(
+        record.generation, 0, 0, {}, 0, None, None, 0, full_load_date_edited=False, naming=naming, anew=anew
+    )
 
 
 def of_version(plan: Plan, version: str | None, *, instead_of: str | None = None) -> Plan:

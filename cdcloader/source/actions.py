@@ -19,7 +19,8 @@ class Progress:
     full load `ledger_from` never moves back, or files that the ledger forgot would look late.
     `full_load_date` is the earliest LastModified of the loaded set in whole seconds, None when nothing was
     ever loaded; `full_load_newest` is its newest, exact; `full_load_files` is `FullLoad.files_in_window`, and
-    `full_load_layout` is `layout_of` its files. `naming` is the source's.
+    `full_load_layout` is `layout_of` its files. `naming` is the source's. `anew`: nothing is loaded of these LOAD
+    files' version, and the files of changes are those of the version before it too.
     """
 
     generation: int
@@ -33,6 +34,7 @@ class Progress:
     full_load_date_edited: bool
     full_load_layout: str = ""
     naming: Naming = PLAIN
+    anew: bool = False
 
     @property
     def applied_up_to(self) -> int:

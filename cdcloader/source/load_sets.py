@@ -176,9 +176,10 @@ def _proof_of_completeness(due: DueSet, files: Iterable[RawFile], naming: Naming
     return ""
 
 
-def floor_of(due: DueSet, cdc: Sequence[RawFile], limits: Limits, naming: Naming) -> int:
+def floor_of(due: DueSet, cdc: Sequence[RawFile], limits: Limits, progress: Progress) -> int:
     """Where the CDC files that a full load does not contain begin; 0 when LastModified or names cannot tell that."""
-    if not due.reload or any(file.numbered for file in cdc) or _were_copied(due, cdc, naming):
+    naming, reload = progress.naming, due.reload or progress.anew
+    if not reload or any(file.numbered for file in cdc) or _were_copied(due, cdc, naming):
         return 0
     return naming.position_of_time(due.first_modified - timedelta(seconds=limits.overlap_seconds))
 

@@ -81,7 +81,7 @@ class Named:
     number: int | None = None
 
 
-SECOND_PASS = "#2"  # noqa: S105 (a pass through an hour)  # noqa: S105 (a pass through an hour)
+SECOND_PASS = "#2"  # noqa: S105 (a pass through an hour)
 SECOND_PASS_FIELD = 6000
 POSITION_MAX = 10**18 - 1
 FORMATS = {"csv": "csv", "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json"}

@@ -34,7 +34,7 @@ def make_plan(files: Sequence[RawFile], progress: Progress, limits: Limits, *, k
     cdc = of_kind(files, Kind.CDC)
     due = due_set(files, progress)
     if due is not None:
-        floor = floor_of(due, cdc, limits, progress.naming)
+        floor = floor_of(due, cdc, limits, progress)
         pending = [file for file in cdc if file.position > floor]
         load = unclear(due, progress) or full_load_of(due, files, floor, limits, now, progress.naming)
         return _plan(load, pending, cdc)

@@ -8,7 +8,7 @@ from cdcloader.errors import TableError
 from cdcloader.lake.apply import Application
 from cdcloader.lake.load import FullLoad
 from cdcloader.loader import incremental, publish, upkeep
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import verify
 
 

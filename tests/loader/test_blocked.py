@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cdcloader.cli.run import exit_code_of
 from cdcloader.errors import ConfigError, TableError, TransientError
 from cdcloader.loader import orders
-from cdcloader.loader.table import Outcome, Step
+from cdcloader.loader.steps import Outcome, Step
 from cdcloader.loader.trouble import Pauses, pause_seconds
 from cdcloader.objects import Objects
 from cdcloader.state.record import NEVER, Phase

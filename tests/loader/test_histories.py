@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cdcloader.changes.net import FILE, OP, ROW, net_changes
 from cdcloader.changes.schema import polars_type
 from cdcloader.demo.dms_writer import DmsSettings
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
 KEYS = {

@@ -23,7 +23,7 @@ from cdcloader.errors import ConfigError, TableError
 from cdcloader.loader import orders
 from cdcloader.loader.account import progress_of
 from cdcloader.loader.listing import list_new, list_source, look_at
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import verify
 from cdcloader.objects import Objects
 from cdcloader.source.actions import Batch
@@ -471,6 +471,27 @@ def test_a_layout_of_the_configs_own(make_site):
     assert world.record().last_incremental_file.endswith("/inc/2026-03-01/part-11.csv")
     orders.skip(world.loader().context, world.store, "inc/2026-03-02/part-0.csv")
     site.check()
+
+
+def test_the_first_file_of_a_layout_may_have_the_name_of_none(make_site):
+    """A file 0.parquet is applied once, though "0.parquet" in LastIncrementalFile says that nothing is."""
+    site = make_site(layout=r"(?P<load>full_)?(?P<number>[0-9]+)\.parquet")
+    world = site.world
+    site.put("s/t/full_1.parquet", render_load(world.dms, world.columns, [row(1)]))
+    world.later(400)
+    world.run()
+    for number in range(3):
+        content = render_cdc(world.dms, world.columns, [Change("U", row(1, str(number)), world.now)])
+        site.put(f"s/t/{number}.parquet", content)
+        world.later()
+        assert world.run().outcome is Outcome.IDLE
+        assert world.rows() == [(1, str(number))]
+        assert world.record().generation == 1
+    record = world.record()
+    world.store.update(record, replace(record, last_incremental_file=f"{record.path}0.parquet"))
+    world.run()
+    assert world.record().generation == 2
+    assert sum(done.account.rows_in for done in world.batches) == 1 + 3 + 3
 
 
 def test_a_file_of_a_folder_is_skipped_by_its_name(make_site):

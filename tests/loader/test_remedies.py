@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from cdcloader.errors import TableError
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import NEVER
 

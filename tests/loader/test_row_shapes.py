@@ -10,7 +10,7 @@ import pytest
 from cdcloader.config.models import Csv
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.errors import TableError
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import as_json, verify
 
 CSV = DmsSettings(format="csv")

@@ -13,7 +13,7 @@ from cdcloader.config.models import Table
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.errors import TableError
 from cdcloader.lake.log import DeltaLog
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import verify
 from tests.readers import by_duckdb, by_polars
 

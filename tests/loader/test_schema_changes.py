@@ -20,7 +20,7 @@ from cdcloader.errors import CdcloaderError, CommitConflict, TableError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader import retyping
 from cdcloader.loader.schema_changes import schema_changes
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import as_json, verify
 from tests.readers import by_duckdb, by_polars, read_by_all
 from tests.recovery.faults import Faults, FaultyLake, FaultyStore, Killed, Way

@@ -10,7 +10,7 @@ import structlog
 from cdcloader.errors import ConfigError, StateConflict, TableError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader import orders
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.objects import Objects
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import NEVER

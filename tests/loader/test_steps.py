@@ -11,7 +11,7 @@ import structlog
 
 from cdcloader.errors import CommitConflict, StateConflict, TableError, TransientError
 from cdcloader.lake.log import DeltaLog
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.objects import Objects
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import NEVER, Phase

@@ -10,7 +10,7 @@ import structlog
 
 from cdcloader.errors import TransientError
 from cdcloader.lake.log import DeltaLog
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.state.memory import MemoryStore
 from cdcloader.turns import take_turn
 

@@ -8,7 +8,7 @@ import pytest
 
 from cdcloader.errors import CommitConflict, TransientError
 from cdcloader.lake.log import DeltaLog
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.objects import Objects
 from cdcloader.state.record import NEVER, Phase
 from cdcloader.turns import take_turn

@@ -21,7 +21,7 @@ from cdcloader.lake.log import DeltaLog
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.lake.upkeep import describe, downgrade
 from cdcloader.loader import upkeep
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.turns import run_once, take_turn
 
 COLUMNS = (("id", "long"), ("part", "string"), ("name", "string"))

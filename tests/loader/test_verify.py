@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.lake.snapshot import DataFile
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import as_json, verify
 
 BUDGET = 512 << 20

@@ -9,7 +9,7 @@ import pytest
 from cdcloader.errors import CommitConflict, TableError, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader import orders
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.loader.verify import verify
 from cdcloader.state.memory import MemoryStore
 

@@ -25,7 +25,7 @@ from cdcloader.demo.dms_writer import (
     write_file,
 )
 from cdcloader.demo.proof import compare
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.wiring import assemble
 from tests.matrix.cells import Cell
 from tests.matrix.history import KEY, History, Row

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from cdcloader.errors import TableError
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.turns import take_turn
 from tests.loader.conftest import World
 

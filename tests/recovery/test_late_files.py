@@ -10,7 +10,7 @@ import pytest
 
 from cdcloader.errors import TableError
 from cdcloader.loader.orders import skip
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.source.names import position_of_name, time_of_position
 from tests.recovery.faults import Faults
 from tests.recovery.scene import Scene, read, row

@@ -17,7 +17,7 @@ from cdcloader.errors import StateConflict, TransientError
 from cdcloader.lake.log import DeltaLog
 from cdcloader.loader.account import UPKEEP
 from cdcloader.loader.lease import Lease
-from cdcloader.loader.table import Outcome
+from cdcloader.loader.steps import Outcome
 from cdcloader.state.memory import MemoryStore
 from cdcloader.state.record import Phase, Record
 from cdcloader.turns import take_turn
