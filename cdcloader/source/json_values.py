@@ -88,7 +88,7 @@ def text_of(value: object) -> str | None:
 
 
 def _flat(members: Members, line: bytes) -> Members:
-    """The members of a line with the text of what is nested; RecursionError, or UnicodeEncodeError where one is none."""
+    """The members of a line with the text of what is nested; RecursionError or UnicodeEncodeError if one is none."""
     if b"[" in line or line.count(b"{") > 1:
         texts = ((key, Nested(_rendered(v)) if isinstance(v, Members | list) else v) for key, v in members)
         members = Members(texts)
