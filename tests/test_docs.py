@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import typer
 import yaml
@@ -192,3 +193,20 @@ def test_the_docs_name_no_machine():
     """No page holds a path of a developer's machine."""
     for page in PAGES:
         assert re.findall(r"(?<![\w.<])/(?:home|root|tmp|work|Users)/", page.read_text(encoding="utf-8")) == [], page
+
+
+def test_the_settings_of_dms_are_spelled_as_its_api_has_them():
+    """docs/dms.md names every setting of an S3 endpoint, and none that there is not."""
+    page = text_of("docs/dms.md")
+    members = set(botocore.session.get_session().get_service_model("dms").shape_for("S3Settings").members)
+    named = set(re.findall(r"`((?:[A-Z][a-z0-9]+){2,})`", page)) - {"S3Settings"}
+    of_tasks = {"HandleSourceTableAltered", "TargetTablePrepMode"}
+    assert named - members == of_tasks
+    assert members - named - set(re.findall(r"`(\w+)`", page)) == {"ServiceAccessRoleArn"}
+
+
+def test_the_keys_beside_the_settings_of_dms_are_keys():
+    """Each word in the last column of docs/dms.md is a key of the config, a command, or a link."""
+    rows = [line.split(" | ") for line in text_of("docs/dms.md").splitlines() if line.startswith("| ")]
+    words = {word for row in rows if len(row) == 3 for word in re.findall(r"`([\w.]+)", row[2])}
+    assert words - keys_of(FileConfig) - {"source", "resume"} == set()

@@ -57,10 +57,12 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
     header = False if file.numbers else fmt.csv.header
     if broken_start and (header or not written):
         raise TableError("the first record's quotes are broken", where=file.name, hint="correct csv.quote")
-    if not written:
+    if not written and blank_start(text, fmt.csv) == len(text):
         # Empty lines are NULLs in a table with one column, and nothing in any other.
         is_data = bool(records) and header is not True and len(_known_names(fmt)[2]) == 1
         return Layout(_unnamed(records, file, fmt), mark) if is_data else None
+    # A quoted empty value is a row of one field, which no table with more columns may pass over.
+    written = written or records
     if header is None:
         header = not broken_start and _is_header(new_names(written[0], fmt), fmt)
     if header:
@@ -68,7 +70,7 @@ def layout(head: bytes, file: FileInput, fmt: RowFormat, names: Sequence[str], *
         end = blank + (first_record(text[blank:], fmt.csv) or len(text))
         return Layout(_named(written, file, fmt, names), mark + end)
     more = head_records(text, fmt.csv, _HEAD_ROWS, whole=whole)
-    return Layout(_unnamed([record for record in more if record not in ([], [""])], file, fmt), mark)
+    return Layout(_unnamed([record for record in more if record not in ([], [""])] or written, file, fmt), mark)
 
 
 def refuse_wide_encoding(head: bytes, where: str) -> None:
@@ -131,7 +133,8 @@ def _unnamed(records: Sequence[Sequence[str]], file: FileInput, fmt: RowFormat) 
     has_op = bool(file.numbers) or _is_op_place(rows, file, fmt)
     if extra == 0 and not file.numbers and not (has_op and _cannot_begin_with_op(body, file, fmt)):
         return columns_of(body, None, None, file, fmt)
-    has_time = all(_is_time(row[1 if has_op else 0], fmt) for row in rows)
+    # A file may have the Op column alone.
+    has_time = width > int(has_op) and all(_is_time(row[int(has_op)], fmt) for row in rows)
     if extra == 1 and has_op:
         return columns_of((op_name, *body), 0, None, file, fmt)
     if extra == 1 and has_time and (file.kind == "load" or fmt.changes_without_op == "insert"):

@@ -151,7 +151,7 @@ def sift(text: bytes, csv: CsvFormat, *, blank_rows: bool) -> Piece:
     for record in records(text, csv):
         try:
             record.decode()
-            keep.append(record)
+            keep.append(_kept(record, csv))
         except UnicodeDecodeError:
             skipped.append(Skipped(place, record, NOT_UTF8))
         place += blank_rows or bool(content(record, csv))
@@ -321,12 +321,17 @@ def _take_slowly(buffer: Text, csv: CsvFormat, *, blank_rows: bool, final: bool,
     while found := _next(buffer, at, csv, final=final, impatient=impatient):
         record, sound = found
         if sound:
-            keep.append(record)
+            keep.append(_kept(record, csv))
         else:
             skipped.append(Skipped(place, record, UNCLOSED))
         at += len(record)
         place += blank_rows or bool(content(record, csv))
     return Piece(memoryview(b"".join(keep)), tuple(skipped)), at
+
+
+def _kept(record: bytes, csv: CsvFormat) -> bytes:
+    """A record whose end stays its own whatever follows: a lone carriage return would join a newline."""
+    return record[:-1] + b"\n" if csv.row_delimiter is None and record.endswith(b"\r") else record
 
 
 def _next(text: Text, at: int, csv: CsvFormat, *, final: bool, impatient: bool = False) -> tuple[bytes, bool] | None:

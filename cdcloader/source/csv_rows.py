@@ -20,7 +20,15 @@ from cdcloader.errors import TableError
 from cdcloader.source.change_rows import change_rows, no_rejects, rejected, short_op
 from cdcloader.source.csv_dialect import NoStandInError, plain_piece, restored
 from cdcloader.source.csv_layout import ENCODING_HINT, WIDTH_HINT, Layout, layout
-from cdcloader.source.csv_records import NOT_UTF8, Piece, first_record, holds_odd_zeros, pieces, sift
+from cdcloader.source.csv_records import (
+    BYTE_ORDER_MARK,
+    NOT_UTF8,
+    Piece,
+    first_record,
+    holds_odd_zeros,
+    pieces,
+    sift,
+)
 from cdcloader.source.raw_text import raw_text
 from cdcloader.source.row_format import Chunk, CsvFormat, FileInput, RowFormat
 from cdcloader.source.text_rows import TextReader, is_lax, types_in_use
@@ -219,6 +227,9 @@ class _Reader(TextReader):
             invalid.append(row)
             return "skip"
 
+        if text[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK:
+            # The parser takes the first mark away, and here it is the first value's.
+            text = memoryview(BYTE_ORDER_MARK + bytes(text))
         careful = invalid is not None
         quote = csv.quote if quoted else None
         return pc.read_csv(

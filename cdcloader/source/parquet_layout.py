@@ -28,7 +28,7 @@ from cdcloader.source.row_format import (
 
 _LOOKED_AT = 16
 _MAX_DIGITS = 38
-UNREADABLE = (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,7 +32,8 @@ from cdcloader.source.change_rows import (
     not_in_table,
     short_op,
 )
-from cdcloader.source.parquet_layout import UNREADABLE, ParquetLayout, is_wide, layout
+from cdcloader.source.parquet_frames import check_rows, data_bytes, frames, frames_together, opened, readable
+from cdcloader.source.parquet_layout import ParquetLayout, layout
 from cdcloader.source.parquet_values import always_fits, cast_column, text_of
 from cdcloader.source.row_format import Chunk, FileInput, RowFormat
 
@@ -42,7 +42,7 @@ _SHOWN_CHARS = 60
 
 def parquet_layout(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> ParquetLayout:
     """The layout of a Parquet file; `names` are the table's columns as far as they are known."""
-    with _opened(file) as stored, _readable(file):
+    with opened(file) as stored, readable(file):
         return layout(pq.ParquetFile(stored), file, fmt, names)
 
 
@@ -54,16 +54,17 @@ def read_parquet(
     With `only` no more columns are decoded than these and those that decide which rows are rejects.
     """
     names = [field.name for field in schema]
-    with _opened(file) as stored:
+    with opened(file) as stored:
         stream = io.BytesIO(stored.read()) if file.size <= chunk_bytes else stored
-        with _readable(file):
+        with readable(file):
             parquet = pq.ParquetFile(stream)
             found = layout(parquet, file, fmt, names)
         reader = _reader(found, file, fmt, schema, only)
         first = 1
-        for frame in _frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
+        for frame in frames(parquet, stream, file, chunk_bytes, reader.stored(parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
+        check_rows(first - 1, parquet, file)
 
 
 def read_parquet_together(
@@ -108,12 +109,12 @@ class _Whole:
 
 
 def _whole_file(file: FileInput, fmt: RowFormat, names: Sequence[str]) -> _Whole:
-    with _opened(file) as stored:
+    with opened(file) as stored:
         content = stored.read()
-    with _readable(file):
+    with readable(file):
         parquet = pq.ParquetFile(pa.BufferReader(content))
         found = layout(parquet, file, fmt, names)
-    return _Whole(file, content, parquet, found, _data_bytes(parquet))
+    return _Whole(file, content, parquet, found, data_bytes(parquet))
 
 
 def _read_run(
@@ -123,121 +124,16 @@ def _read_run(
     frame = None
     if len(run) > 1:
         reader = _reader(run[0].found, run[0].file, fmt, schema, only)
-        frame = _decoded_together(run, reader.stored(run[0].parquet))
+        frame = frames_together([(one.content, one.parquet) for one in run], reader.stored(run[0].parquet))
     if frame is not None:
         yield from reader.together(frame, [(one.file, one.parquet.metadata.num_rows) for one in run])
         return
     for one in run:
         reader, first = _reader(one.found, one.file, fmt, schema, only), 1
-        for frame in _frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
+        for frame in frames(one.parquet, io.BytesIO(one.content), one.file, chunk_bytes, reader.stored(one.parquet)):
             yield reader.chunk(frame, first)
             first += frame.height
-
-
-def _decoded_together(run: Sequence[_Whole], columns: list[str] | None) -> pl.DataFrame | None:
-    """The rows of all files; None where Polars gives up, so that the file at fault is found by reading each alone."""
-    if _has_wide_decimals(run[0].parquet):
-        return None
-    try:
-        return pl.read_parquet([one.content for one in run], columns=columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return None
-
-
-@contextmanager
-def _opened(file: FileInput) -> Iterator[BinaryIO]:
-    with file.open() as stored:
-        yield stored
-
-
-@contextmanager
-def _readable(file: FileInput) -> Iterator[None]:
-    try:
-        yield
-    except UNREADABLE as error:
-        raise TableError(
-            "not a readable Parquet file: truncated or damaged",
-            where=file.name,
-            hint="wait for DMS to write it again, or leave it out if its rows are of no use: cdcloader resume TABLE "
-            "--skip FILE",
-        ) from error
-
-
-def _frames(
-    parquet: pq.ParquetFile, stream: BinaryIO, file: FileInput, chunk_bytes: int, columns: list[str] | None
-) -> Iterator[pl.DataFrame]:
-    """The file's rows with its own names and types, some row groups at a time; all columns, or those given."""
-    if isinstance(stream, io.BytesIO) and _data_bytes(parquet) <= chunk_bytes:
-        if parquet.metadata.num_rows:
-            yield _whole(parquet, stream, file, columns)
-        return
-    for groups in _group_runs(parquet, chunk_bytes):
-        rows = sum(parquet.metadata.row_group(group).num_rows for group in groups)
-        size = sum(_group_bytes(parquet, group) for group in groups)
-        if size <= chunk_bytes:
-            with _readable(file):
-                frame = _frame(parquet.read_row_groups(groups, columns=columns))
-            yield frame
-            continue
-        batch_rows = max(1, rows * chunk_bytes // max(size, 1))
-        batches = parquet.iter_batches(batch_size=batch_rows, row_groups=groups, columns=columns)
-        while True:
-            with _readable(file):
-                batch = next(batches, None)
-                piece = None if batch is None else _frame(pa.Table.from_batches([batch]))
-            if piece is None:
-                break
-            yield piece
-
-
-def _whole(parquet: pq.ParquetFile, stream: io.BytesIO, file: FileInput, columns: list[str] | None) -> pl.DataFrame:
-    """The whole file: by Polars, and by pyarrow where Polars gives up."""
-    if not _has_wide_decimals(parquet):
-        try:
-            return pl.read_parquet(stream.getvalue(), columns=columns)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            pass
-    with _readable(file):
-        return _frame(parquet.read(columns=columns))
-
-
-def _has_wide_decimals(parquet: pq.ParquetFile) -> bool:
-    return any(is_wide(field.type) for field in parquet.schema_arrow)
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    """The rows, after a check that pyarrow leaves out and Polars relies upon: damaged text makes Polars panic."""
-    for column in table.columns:
-        if not pa.types.is_primitive(column.type):
-            column.validate(full=True)
-    for place, field in enumerate(table.schema):
-        if is_wide(field.type):
-            digits = [None if value is None else f"{value:f}" for value in table.column(place).to_pylist()]
-            table = table.set_column(place, field.name, pa.array(digits, pa.string()))
-    return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
-
-
-def _data_bytes(parquet: pq.ParquetFile) -> int:
-    return sum(_group_bytes(parquet, group) for group in range(parquet.num_row_groups))
-
-
-def _group_bytes(parquet: pq.ParquetFile, group: int) -> int:
-    return int(parquet.metadata.row_group(group).total_byte_size)
-
-
-def _group_runs(parquet: pq.ParquetFile, chunk_bytes: int) -> Iterator[list[int]]:
-    """Neighbouring row groups that fit a chunk together; a larger one stands alone."""
-    run: list[int] = []
-    size = 0
-    for group in range(parquet.num_row_groups):
-        group_bytes = _group_bytes(parquet, group)
-        if run and size + group_bytes > chunk_bytes:
-            yield run
-            run, size = [], 0
-        run.append(group)
-        size += group_bytes
-    if run:
-        yield run
+        check_rows(first - 1, one.parquet, one.file)
 
 
 def _reader(
@@ -380,10 +276,15 @@ class _Reader:
 
 def _json_rows(frame: pl.DataFrame) -> pl.Series:
     """Each row as JSON, in the file's column order; bytes as hex digits."""
-    rows = [
-        json.dumps(
-            row, default=lambda value: value.hex() if isinstance(value, bytes) else str(value), ensure_ascii=False
-        )
-        for row in frame.iter_rows(named=True)
-    ]
-    return pl.Series(rows, dtype=pl.String)
+    try:
+        rows = list(frame.iter_rows(named=True))
+    except (ValueError, OverflowError, pl.exceptions.PanicException):
+        # Python has no dates before the year 1 and behind 9999: such columns show the number that is stored.
+        rows = list(frame.with_columns(cs.temporal().to_physical()).iter_rows(named=True))
+    return pl.Series([_json(row) for row in rows], dtype=pl.String)
+
+
+def _json(row: dict[str, object]) -> str:
+    return json.dumps(
+        row, default=lambda value: value.hex() if isinstance(value, bytes) else str(value), ensure_ascii=False
+    )

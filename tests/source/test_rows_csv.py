@@ -517,3 +517,28 @@ def test_a_decimal_that_would_be_rounded_is_a_reject(value):
     known: Schema = (Field("id", "long"), Field("v", "decimal(12,2)"))
     chunk = load(f"id,v\n1,{value}\n2,3\n", fmt(known), "load")
     assert (chunk.rows["id"].to_list(), chunk.rejects["row"].to_list()) == ([2], [1])
+
+
+def test_a_record_of_one_quoted_empty_value_is_a_row() -> None:
+    """Of a table with more columns it is a row of a wrong width; it does not vanish with the empty lines."""
+    with pytest.raises(TableError, match="the rows have 1 fields"):
+        load('""\n', fmt(csv=CsvFormat(header=False)))
+
+
+def test_a_file_that_has_the_op_column_alone_is_refused() -> None:
+    """It is no crash: the widths differ."""
+    with pytest.raises(TableError, match="the rows have 1 fields"):
+        load("I\nD\n", RowFormat(("id",), ID_NAME, csv=CsvFormat(header=False)))
+
+
+def test_a_byte_order_mark_inside_a_file_belongs_to_its_value() -> None:
+    """Only a file's first three bytes are a mark; at the start of a later piece they are a character."""
+    rows = load("name\na\n\ufeffb\n", fmt((Field("name", "string"),), key=None), "load", chunk_bytes=2).rows
+    assert rows["name"].to_list() == ["a", "\ufeffb"]
+
+
+def test_rows_keep_their_numbers_where_a_bad_record_stood_between_line_ends() -> None:
+    """A record that is cut out between a lone carriage return and an empty line joins nothing."""
+    found = load(b"id\na\r\xff\n\nb\n", fmt((Field("id", "string"),), key=None), "load")
+    assert (found.rows["id"].to_list(), found.rows[ROW].to_list()) == (["a", None, "b"], [1, 3, 4])
+    assert found.rejects["row"].to_list() == [2]

@@ -373,3 +373,21 @@ def test_a_file_without_any_of_the_columns_keeps_its_rows() -> None:
         read(source(pa.table({"id": [1, 2]}), "load"), fmt(schema, key=None), schema, chunk_bytes=BIG, only={"v"})
     )
     assert [(chunk.rows_in, chunk.rows["v"].to_list()) for chunk in chunks] == [(2, [None, None])]
+
+
+def test_a_page_that_says_a_negative_number_of_values_is_refused() -> None:
+    """Polars would abort the process over it; the file is refused instead."""
+    file = source(changes())
+    content = file.open().read()
+    start = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0).column(1).data_page_offset
+    place = content.index(b"\x15\x06", start + 5)  # three values
+    damaged = content[:place] + b"\x15\x07" + content[place + 2 :]
+    with pytest.raises(TableError, match="not a readable Parquet file"):
+        load(source(damaged), fmt())
+
+
+def test_a_rejected_row_may_hold_a_date_that_python_has_not() -> None:
+    """Its text shows the number that is stored."""
+    days = pa.array([2_000_000_000], pa.int32()).cast(pa.date32())
+    found = load(source(pa.table({"Op": ["X"], "id": [1], "day": days})), fmt())
+    assert json.loads(found.rejects["raw"][0]) == {"Op": "X", "id": 1, "day": 2_000_000_000}

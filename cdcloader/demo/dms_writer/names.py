@@ -21,7 +21,7 @@ _DELIMITERS = {"SLASH": "/", "DASH": "-", "UNDERSCORE": "_", "NONE": ""}
 
 def load_name(number: int, settings: DmsSettings) -> str:
     """The name of LOAD file `number`, from 1: eight hexadecimal digits."""
-    return f"LOAD{number:08X}{_extension(settings)}"
+    return f"LOAD{number:08X}.{settings.extension}"
 
 
 def segment_load_name(segment: int, number: int, settings: DmsSettings) -> str:
@@ -32,7 +32,7 @@ def segment_load_name(segment: int, number: int, settings: DmsSettings) -> str:
 def cdc_name(time: datetime, settings: DmsSettings) -> str:
     """The name of a CDC file created at `time` (UTC): `YYYYMMDD-HHMMSSmmm`, in DatePartitionTimezone."""
     local = _local(time, settings)
-    return f"{local:%Y%m%d-%H%M%S}{local.microsecond // 1000:03d}{_extension(settings)}"
+    return f"{local:%Y%m%d-%H%M%S}{local.microsecond // 1000:03d}.{settings.extension}"
 
 
 def cdc_folder(commit_time: datetime, settings: DmsSettings) -> str:
@@ -53,17 +53,10 @@ def transactions_name(time: datetime, settings: DmsSettings) -> str:
 
 def article_name(kind: str, day: date, number: int, settings: DmsSettings) -> str:
     """`<day>/data-00001.parquet` or `<day>/cdc-00001.parquet`, as articles lay out what they copy from DMS."""
-    return f"{day:%Y%m%d}/{kind}-{number:05d}{_extension(settings)}"
+    return f"{day:%Y%m%d}/{kind}-{number:05d}.{settings.extension}"
 
 
 def _local(time: datetime, settings: DmsSettings) -> datetime:
     if settings.date_partition_timezone == "UTC":
         return time
     return time.astimezone(ZoneInfo(settings.date_partition_timezone))
-
-
-def _extension(settings: DmsSettings) -> str:
-    """The end of a file's name: gzip shows in a text file's name, while in Parquet it is the codec inside."""
-    if settings.format == "parquet":
-        return ".parquet"
-    return f".{settings.format}.gz" if settings.gzip else f".{settings.format}"

@@ -51,6 +51,11 @@ class DmsSettings:
     added_columns: tuple[str, ...] = ()
 
     @property
+    def extension(self) -> str:
+        """The end of a file's name: gzip shows in a text file's name, while in Parquet it is the codec inside."""
+        return f"{self.format}.gz" if self.gzip and self.format != "parquet" else self.format
+
+    @property
     def changes_have_op(self) -> bool:
         """Whether CDC files say what a change is: both filters leave it out unless LOAD files have it too."""
         return self.include_op_for_full_load or not (self.cdc_inserts_only or self.cdc_inserts_and_updates)
