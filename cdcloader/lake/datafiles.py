@@ -106,7 +106,8 @@ def partition_text(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S.%f").removesuffix(".000000")
+        # The clock is UTC's; `strftime` would write the year 900 with three digits.
+        return value.replace(tzinfo=None).isoformat(sep=" ")
     if isinstance(value, bytes):
         raise TableError("a binary column cannot be a partition column", hint="change partition_by")
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -17,8 +17,9 @@ from typing import Any
 import polars as pl
 
 from cdcloader.changes.changed_keys import with_old_keys_deleted
-from cdcloader.changes.evolution import Evolution
+from cdcloader.changes.evolution import TEXT_OF, Evolution
 from cdcloader.changes.net import FILE, OP, ROW, UNSET, can_be_netted_again, sequence_columns
+from cdcloader.changes.schema import Schema
 from cdcloader.errors import CdcloaderError, TableError
 from cdcloader.lake.snapshot import Snapshot
 from cdcloader.loader.account import UPKEEP, Account, from_info, logged_progress
@@ -32,7 +33,7 @@ from cdcloader.loader.passing_by import files_without_rows
 from cdcloader.loader.readback import Readback
 from cdcloader.loader.reading import neighbours
 from cdcloader.source.names import Kind, RawFile
-from cdcloader.source.rows import describe, read, read_together
+from cdcloader.source.rows import TEXT_FORMATS, describe, read, read_together
 from cdcloader.state.record import Record
 
 _COMMITS_AT_ONCE = 64
@@ -99,7 +100,8 @@ def verify(
         found = replace(found, generation=told.newest.generation, watermark=told.newest.file)
         context = context.in_version(told.newest.version)
         held = _holdings(context, told, record)
-        found = replace(found, files=len(held.loads) + len(held.changes), notes=held.notes)
+        notes = (*held.notes, *_spelling_notes(snapshot.schema(context.log.where), held))
+        found = replace(found, files=len(held.loads) + len(held.changes), notes=notes)
         with closing(_Comparison(context, snapshot, held, budget_bytes)) as comparison:
             found = comparison.quick(found) if quick else comparison.full(found)
     except CdcloaderError as error:
@@ -171,6 +173,22 @@ def _holdings(context: Context, told: History, record: Record | None) -> Holding
         where=context.log.where,
         naming=context.naming,
     )
+
+
+def _spelling_notes(schema: Schema, held: Holdings) -> Iterator[str]:
+    """What may differ with nothing wrong: a text file does not tell that its values were numbers when they were read.
+
+    Only the config turns such a file's column into text, and an order holds for what comes after it.
+    """
+    if not any(file.format in TEXT_FORMATS for file in (*held.loads, *held.changes)):
+        return
+    for column in schema:
+        was = (column.metadata or {}).get(TEXT_OF)
+        if was is not None:
+            yield (
+                f"column {column.name!r} was {was} and turned into text: values of older CSV or JSON files keep the "
+                f"spelling that they had as {was} (1.50 for 1.5), which counts as changed here until a reload"
+            )
 
 
 def _with_rows(context: Context, told: History, files: Sequence[RawFile]) -> list[RawFile]:

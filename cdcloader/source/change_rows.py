@@ -47,6 +47,14 @@ def normal_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFo
     return frame.with_columns(op)
 
 
+def deletes(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.Series:
+    """Which rows are a D, of which only the key counts."""
+    if columns.op is None:
+        return pl.repeat(value=False, n=frame.height, dtype=pl.Boolean, eager=True)
+    ops = normal_op(frame.select(columns.op), columns, file, fmt).get_column(columns.op)
+    return (ops == DELETE).fill_null(value=False)
+
+
 def short_op(frame: pl.DataFrame, columns: Columns, file: FileInput, fmt: RowFormat) -> pl.DataFrame:
     """The frame with an `op_column` normalised: its words would else be taken for faults, and looked at twice."""
     return frame if fmt.op_column is None else normal_op(frame, columns, file, fmt)

@@ -20,6 +20,12 @@ class Members(tuple[tuple[str, object], ...]):
     __slots__ = ()
 
 
+class Nested(str):
+    """An object or a list as JSON text."""
+
+    __slots__ = ()
+
+
 class BadLineError(ValueError):
     """Why a line cannot become a row."""
 
@@ -39,6 +45,8 @@ class Names:
         return name
 
 
+# Python gives up at some hundreds, sooner or later by what called it: a line's fate must not hang on that.
+_DEPTH_MAX = 200
 _DECODER = json.JSONDecoder(object_pairs_hook=Members, parse_float=Number, parse_int=Number, parse_constant=Number)
 
 
@@ -49,9 +57,8 @@ def row_of(line: bytes, names: Names) -> dict[str, object]:
         members, end = _DECODER.raw_decode(text)
         if end != len(text):
             raise BadLineError(f"no JSON object: Extra data (character {end + 1})")
-        if isinstance(members, Members) and rb"\u" in line and rb"\ud" in line.lower():
-            # Half of a pair of surrogates can be escaped, and is no text that a table could hold.
-            _rendered(members).encode()
+        if isinstance(members, Members):
+            members = _flat(members, line)
     except UnicodeEncodeError as error:
         raise BadLineError("half of a surrogate pair is no text") from error
     except UnicodeDecodeError as error:
@@ -77,14 +84,29 @@ def text_of(value: object) -> str | None:
     """A value as the text that is parsed or kept: a number as written, a nested value as JSON; None for null."""
     if value is None or type(value) is str:
         return value
-    return str(value) if isinstance(value, Number) else _rendered(value)
+    return str(value) if isinstance(value, Number | Nested) else _rendered(value)
 
 
-def _rendered(value: object) -> str:
-    if isinstance(value, Number):
+def _flat(members: Members, line: bytes) -> Members:
+    """The members of a line with the text of what is nested; RecursionError or UnicodeEncodeError if one is none."""
+    if b"[" in line or line.count(b"{") > 1:
+        texts = ((key, Nested(_rendered(v)) if isinstance(v, Members | list) else v) for key, v in members)
+        members = Members(texts)
+    if rb"\u" in line and rb"\ud" in line.lower():
+        # Half of a pair of surrogates can be escaped, and is no text that a table could hold.
+        _rendered(members).encode()
+    return members
+
+
+def _rendered(value: object, depth: int = 0) -> str:
+    """The value as JSON; RecursionError where it is nested too deeply."""
+    if isinstance(value, Number | Nested):
         return str(value)
+    if depth > _DEPTH_MAX:
+        raise RecursionError
     if isinstance(value, Members):
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_rendered(v)}" for k, v in value) + "}"
+        inner = [f"{json.dumps(k, ensure_ascii=False)}:{_rendered(v, depth + 1)}" for k, v in value]
+        return "{" + ",".join(inner) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_rendered, value)) + "]"
+        return "[" + ",".join([_rendered(each, depth + 1) for each in value]) + "]"
     return json.dumps(value, ensure_ascii=False)

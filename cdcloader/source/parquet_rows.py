@@ -23,7 +23,15 @@ from cdcloader.changes.evolution import TEXT_OF
 from cdcloader.changes.net import FILE
 from cdcloader.changes.schema import Schema, fits
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import change_rows, checked_chunk, is_clean, no_rejects, not_in_table, short_op
+from cdcloader.source.change_rows import (
+    change_rows,
+    checked_chunk,
+    deletes,
+    is_clean,
+    no_rejects,
+    not_in_table,
+    short_op,
+)
 from cdcloader.source.parquet_frames import check_rows, data_bytes, frames, frames_together, opened, readable
 from cdcloader.source.parquet_layout import ParquetLayout, layout
 from cdcloader.source.parquet_values import always_fits, cast_column, text_of
@@ -166,7 +174,7 @@ def _reader(
 class _Reader:
     """One Parquet file being read; `types` are the target types of its columns in use, `whole`: that is all of them.
 
-    `strangers` are the columns that the table lacks, in which no row may have a value.
+    `strangers` are the columns that the table lacks, in which no row but a D may have a value.
     """
 
     file: FileInput
@@ -202,9 +210,10 @@ class _Reader:
         if not failed and is_clean(ready, columns, self.file, self.fmt):
             rows = change_rows(ready, columns, self.file, self.fmt, self.schema, numbers)
             return Chunk(rows, no_rejects(), rows.height, {})
+        reasons = self._reasons(frame, failed, deletes(ready, columns, self.file, self.fmt))
         return checked_chunk(
             ready, columns, self.file, self.fmt, self.schema, numbers,
-            reasons=self._reasons(frame, failed), raw=lambda bad: _json_rows(frame.filter(bad)),
+            reasons=reasons, raw=lambda bad: _json_rows(frame.filter(bad)),
         )  # fmt: skip
 
     def together(self, frame: pl.DataFrame, files: Sequence[tuple[FileInput, int]]) -> Iterator[Chunk]:
@@ -251,9 +260,12 @@ class _Reader:
         through = metadata.get(TEXT_OF)
         return through if isinstance(through, str) else None
 
-    def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series]) -> pl.Series:
+    def _reasons(self, frame: pl.DataFrame, failed: dict[str, pl.Series], is_delete: pl.Series) -> pl.Series:
+        """Why rows are rejected for their values; what a D has beside its key and its place in the order is nothing."""
+        counts = {*(self.fmt.primary_key or ()), *self.fmt.sequence_by}
         reasons = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
-        for name, mask in failed.items():
+        for name, found in failed.items():
+            mask = found if name in counts else found & ~is_delete
             if name not in self.types:
                 reasons = reasons.zip_with(~mask | reasons.is_not_null(), pl.Series([not_in_table(name)]))
                 continue

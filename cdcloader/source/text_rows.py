@@ -9,7 +9,7 @@ import polars as pl
 
 from cdcloader.changes.schema import Schema
 from cdcloader.errors import TableError
-from cdcloader.source.change_rows import checked_chunk, is_clean, not_in_table
+from cdcloader.source.change_rows import checked_chunk, deletes, is_clean, not_in_table
 from cdcloader.source.inference import INTEGER, widen
 from cdcloader.source.row_format import Chunk, Columns, FileInput, RowFormat
 from cdcloader.source.text_values import parse_text
@@ -48,7 +48,7 @@ class TextReader:
 
     @property
     def strangers(self) -> frozenset[str]:
-        """The columns that the table lacks, in which no row may have a value."""
+        """The columns that the table lacks, in which no row but a D may have a value."""
         return frozenset(self.columns.source).difference(field.name for field in self.schema)
 
     def is_clean(self, frame: pl.DataFrame) -> bool:
@@ -78,7 +78,8 @@ class TextReader:
             failed = text.is_not_null() & values.is_null()
             if name in strangers:
                 # Like other faults of a row, of which the first is told.
-                told = pl.when(pl.lit(text).is_not_null()).then(pl.lit(not_in_table(name)))
+                needed = text.is_not_null() & ~deletes(texts, self.columns, self.file, self.fmt)
+                told = pl.when(pl.lit(needed)).then(pl.lit(not_in_table(name)))
                 reasons = pl.select(pl.coalesce(pl.lit(reasons), told)).to_series()
             elif name in self.inferred:
                 failed |= is_lax(text, kind)

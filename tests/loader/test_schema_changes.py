@@ -359,6 +359,19 @@ def test_quarantine_takes_rows_with_values_in_unknown_columns(make_world, dms):
     assert changes_of(world) == []
 
 
+@pytest.mark.parametrize("dms", [DmsSettings(format="parquet"), HEADER], ids=["parquet", "csv"])
+def test_quarantine_lets_deletes_pass(make_world, dms):
+    """A source's new column is in its D rows too: they need nothing but the key, and no deleted row stays for them."""
+    columns = (ID, ("a", "integer"))
+    world = make_world(columns=columns, dms=dms, schema="quarantine")
+    load(world, columns, [{"id": 1, "a": 1}, {"id": 2, "a": 2}, {"id": 3, "a": 3}])
+    wider = (ID, ("a", "long" if dms.format == "parquet" else "integer"), ("b", "string"))
+    big = 2**40 if dms.format == "parquet" else 1
+    cdc(world, wider, ("D", {"id": 1, "a": big, "b": "new"}), ("U", {"id": 2, "a": 2, "b": "new"}))
+    assert_holds(world, [{"id": 2, "a": 2}, {"id": 3, "a": 3}])
+    assert (world.record().rows_quarantined, world.record().rows_deleted) == (1, 1)
+
+
 def test_json_has_the_types_of_its_table(make_world):
     """A new key is a new column, also beside Parquet files; with `schema: quarantine` a value there makes a reject."""
     for policy in ("evolve", "quarantine"):

@@ -17,7 +17,8 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from cdcloader.changes.schema import Field, polars_type
 from cdcloader.demo.dms_writer import DmsSettings
 from cdcloader.demo.legacy_types import without_logical_types
-from tests.readers import by_duckdb
+from cdcloader.lake.log import DeltaLog
+from tests.readers import by_duckdb, read_by_all
 
 UTC = dt.UTC
 DAYS = [dt.date(1, 1, 1), dt.date(1899, 12, 31), dt.date(1970, 1, 1), dt.date(9999, 12, 31)]
@@ -167,3 +168,18 @@ def test_no_row_of_any_type_is_quarantined(loaded):
     schema = tuple(Field(kind, delta) for kind, (delta, _, _, _) in TYPES.items())
     seen = by_duckdb(world.path, (Field("id", "long"), *schema)).sort("id")
     assert_frame_equal(seen, changed, check_exact=True)
+
+
+def test_a_moment_of_an_early_year_can_be_a_partition(make_world):
+    """A year before 1000 has four digits in the log too, else readers stop at the whole table."""
+    moments = [dt.datetime(1, 1, 1, tzinfo=UTC), dt.datetime(900, 5, 1, 12, 0, 0, 250_000, tzinfo=UTC)]
+    world = make_world(columns=(("id", "long"), ("t", "timestamp")), partition_by=("t",))
+    world.load([{"id": number, "t": moment} for number, moment in enumerate(moments)])
+    world.later(600)
+    world.run()
+    world.cdc([("U", {"id": 1, "t": moments[0]})])
+    world.later()
+    world.run()
+    schema = DeltaLog(world.lake, "s/t").snapshot().schema("s/t")
+    for reader, frame in read_by_all(world.path, schema).items():
+        assert frame.sort("id").rows() == [(0, moments[0]), (1, moments[0])], reader

@@ -709,3 +709,20 @@ def test_what_is_compared_is_told_as_it_is(make_world):
     world.run()
     assert as_json(check(world, quick=True), show_keys=False)["compared"] == "counts"
     assert as_json(check(world), show_keys=False)["compared"] == "rows"
+
+
+def test_text_that_was_a_number_is_explained(make_world):
+    """A CSV column that the config turned into text keeps the spelling of old rows; verify says why they differ."""
+    columns = (("id", "long"), ("a", "decimal(12,4)"))
+    world = make_world(columns=columns, dms=DmsSettings(format="csv", header=True), on_type_change="string")
+    world.put("LOAD00000001.csv", b"id,a\n1,1.5\n2,2.25\n")
+    world.later(600)
+    world.run()
+    world.table = world.table.model_copy(update={"columns": {"id": "long", "a": "string"}})
+    world.put("20260301-121500000.csv", b"Op,id,a\nU,2,007\n")
+    world.later()
+    world.run()
+    assert world.rows() == [(1, "1.5000"), (2, "007")]
+    found = verify(world.loader().context, world.record(), budget_bytes=1 << 30)
+    assert found.difference.changed == 1
+    assert "'a' was decimal(12,4) and turned into text" in found.notes[0]

@@ -113,6 +113,7 @@ def test_bad_lines_are_rejected_by_number():
         b'{"Op":"I","id":1}', b'{"Op":"I","id":2', b"[1]", b'{"Op":"I","id":3,"ID":4}', b'{"Op":"I","id":5,"id":5}',
         b'{"Op":"I","id":6,"name":"\xff"}', b'{"Op":"I","id":7,"name":"\\ud800"}', b'{"Op":"I"}', b'{"id":8}',
         b'{"Op":"I","id":9,"name":"a\tb"}', b"[" * 100_000, b'{"Op":"U","id":10,"name":"\\ud83d\\ude00"}',
+        b'{"Op":"I","id":11,"name":' + b'{"a":' * 450 + b"1" + b"}" * 450 + b"}",
     ]  # fmt: skip
     chunk = load(b"\n".join(lines), fmt())
     assert chunk.rows.select("id", "name", ROW).rows() == [(1, None, 1), (10, "😀", 12)]
@@ -127,6 +128,7 @@ def test_bad_lines_are_rejected_by_number():
         (9, "Op '' is none of I, U, D"),
         (10, "no JSON object: Invalid control character at (character 27)"),
         (11, "no row: it is nested too deeply"),
+        (13, "no row: it is nested too deeply"),
     ]
     assert chunk.rejects["raw"][4] == '{"Op":"I","id":6,"name":"\\xff"}'
 
