@@ -361,6 +361,7 @@ def test_column_types_are_normalised(tmp_path: Path) -> None:
         ({"row_delimiter": "'\n", "quote": "'"}, "quote", "cannot be told apart"),
         ({"quote": "\n"}, "quote", "one ASCII character"),
         ({"delimiter": "'", "quote": "'"}, "quote", "cannot be told apart"),
+        ({"delimiter": '"'}, "quote", "cannot be told apart"),
         ({"header": "maybe"}, "header", "none of auto, true, false"),
         ({"null_values": [None]}, "null_values[0]", "put it in quotes"),
         ({"no_supplemental_value": ""}, "no_supplemental_value", "would be NULL too"),
@@ -397,7 +398,7 @@ def test_csv_settings_are_read(tmp_path: Path) -> None:
         ({"layout": "(?P<kind>x"}, "is no regular expression"),
         ({"layout": "(?P<knd>x)"}, "has the group 'knd'; the groups are kind, load, cdc"),
         ({"layout": "(?P<kind>x)(?P<date>[0-9]{8})"}, "tells no order of CDC files"),
-        ({"cdc_path": "../x"}, "should be schema/table"),
+        ({"cdc_path": "../x"}, "should be a folder, relative to raw"),
     ],
 )
 def test_table_settings_that_cannot_be_are_faults(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

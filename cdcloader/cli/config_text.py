@@ -32,7 +32,7 @@ def config_text(raw: str, lake: str, state: dict[str, str], found: Surveyed) -> 
         f"lake: {_flow(lake)}",
         f"state: {_flow(state)}",
         *_zone(found.hours_off),
-        *_defaults(shared, found),
+        *_defaults(shared, good[0], found),
         "",
         "tables:",
     ]
@@ -70,8 +70,8 @@ def _shared(tables: Sequence[Found]) -> tuple[dict[str, Any], dict[str, dict[str
     return common, rest
 
 
-def _defaults(shared: dict[str, Any], found: Surveyed) -> list[str]:
-    lines = [f"  {key}: {_flow(value)}" for key, value in shared.items()]
+def _defaults(shared: dict[str, Any], first_table: Found, found: Surveyed) -> list[str]:
+    lines = [f"  {key}: {_flow(value)}{_review(first_table, key)}" for key, value in shared.items()]
     if found.cdc_paths:
         first, *others = found.cdc_paths
         review = f"  # review: there is also {_comment(', '.join(others))}" if others else ""
@@ -114,7 +114,8 @@ def _pattern(schema: str, tables: Sequence[Found], settings: dict[str, Any]) -> 
             f"{_review(table, 'primary_key')}"
             for table in others
         ]
-    return lines
+    doubts = dict.fromkeys(table.doubt("") for table in tables if table.doubt(""))
+    return [*lines, *(f"    # review: {_comment(doubt)}" for doubt in doubts)]
 
 
 def _entry(table: Found, settings: dict[str, Any]) -> list[str]:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @app.command()
 def verify(
     *,
-    table: Annotated[list[str], typer.Argument(help="The sources (schema/table) to verify.")],
+    table: Annotated[
+        list[str] | None, typer.Argument(help="The sources (schema/table) to verify; none: every table.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare only the number of rows and a hash over their keys.")
@@ -39,14 +41,14 @@ def verify(
     Exit code 1 when a table differs, or cannot be verified because raw files or log entries that it needs are gone.
     """
     settings = read_config(config)
-    if table_version is not None and len(table) > 1:
-        raise ConfigError("--table-version goes with one table", hint="verify the tables one after the other")
+    if table_version is not None and len(table or ()) != 1:
+        raise ConfigError("--table-version goes with one table", hint="name it; verify others one after the other")
     logs.configure(level="WARNING")
     from cdcloader.loader.verify import as_json as told_as_json
     from cdcloader.wiring import assemble
 
     found: list[Verified] = []
-    assembly = assemble(settings, tables=tuple(dict.fromkeys(table)), only_reads=True)
+    assembly = assemble(settings, tables=tuple(dict.fromkeys(table or ())), only_reads=True)
     try:
         for loader in assembly.loaders:
             found.append(_verified(assembly, loader, quick=quick, version=table_version))
@@ -76,6 +78,8 @@ def _verified(assembly: Assembly, loader: TableLoader, *, quick: bool, version: 
 
 def _print(found: Verified, *, show_keys: bool) -> None:
     """The result for people: a line, and below it what there is to say."""
+    from cdcloader.loader.verify import ADVICE
+
     difference = found.difference
     keys = "their keys compared by hash" if found.keyed else "and nothing else compared: there is no primary key"
     what = f"rows counted, {keys}" if found.quick else "rows"
@@ -99,6 +103,7 @@ def _print(found: Verified, *, show_keys: bool) -> None:
             typer.echo(f"  columns: {', '.join(f'{name} ({n:,})' for name, n in sorted(difference.columns.items()))}")
         for key in difference.keys if show_keys else ():
             typer.echo(f"  key: {', '.join(key)}")
+        typer.echo(f"  {ADVICE}")
     for note in found.notes:
         typer.echo(f"  note: {note}")
 

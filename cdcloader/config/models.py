@@ -60,6 +60,14 @@ def table_name(text: str) -> str:
     return name
 
 
+def folder_name(text: str) -> str:
+    """A folder under raw of any depth, without slashes at its ends."""
+    try:
+        return table_name(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace("schema/table", "a folder, relative to raw")) from error
+
+
 def target_name(text: str) -> str:
     name = table_name(text)
     if name.startswith("_") or "_delta_log" in name.split("/"):
@@ -197,7 +205,7 @@ class Csv(Model):
     encoding: Literal["utf-8"] = "utf-8"
     delimiter: Name = ","
     row_delimiter: Name = "auto"
-    quote: str | None = '"'
+    quote: str | None = Field(default='"', validate_default=True)
     null_values: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("",)
     no_supplemental_value: str | None = None
 
@@ -281,7 +289,7 @@ class TableDefaults(Model):
     version: Annotated[str, AfterValidator(version_name)] | None = None
     timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
     layout: Annotated[str, AfterValidator(layout_pattern)] | None = None
-    cdc_path: Annotated[str, AfterValidator(table_name)] | None = None
+    cdc_path: Annotated[str, AfterValidator(folder_name)] | None = None
     schema: Literal["evolve", "freeze", "quarantine"] = "evolve"  # type: ignore[assignment]
     on_type_change: Literal["widen", "string", "block"] = "widen"
     rename: Renames = {}

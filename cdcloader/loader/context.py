@@ -287,6 +287,9 @@ def _images(table: Table) -> tuple[str, str] | None:
 def check_columns(table: Table, schema: Schema, where: str) -> None:
     """TableError when the config names columns that the table does not have."""
     names = {column.name for column in schema}
+    if not names:
+        hint = "wait for the first rows, which tell the columns, or name them under `columns`"
+        raise TableError("the files hold no row and no column, so nothing tells the columns", where=where, hint=hint)
     for label, wanted in (
         ("primary_key", table.primary_key or ()),
         ("partition_by", table.partition_by),

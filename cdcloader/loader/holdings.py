@@ -201,7 +201,8 @@ def _check_present(told: History, there: set[str], where: str) -> None:
     gone = sorted(name for name in told.applied if name not in there)
     if gone:
         raise TableError(
-            f"of {len(told.applied)} CDC files that were applied, {len(gone)} are gone from raw, such as {gone[0]}",
+            f"of the CDC files that were applied ({len(told.applied):,}), {len(gone):,} "
+            f"{'is' if len(gone) == 1 else 'are'} gone from raw, such as {gone[0]}",
             where=where,
             hint="a lifecycle rule or somebody deleted them. Restore them, or have DMS load the table again",
         )

@@ -36,6 +36,10 @@ from cdcloader.source.names import Kind, RawFile
 from cdcloader.source.rows import TEXT_FORMATS, describe, read, read_together
 from cdcloader.state.record import Record
 
+ADVICE = (
+    "reload the table: set LastFullLoadDate in its state record to 1900-01-01 00:00:00 (docs/operating.md); "
+    "if nobody else wrote to it, report the difference"
+)
 _COMMITS_AT_ONCE = 64
 # What the process takes before it has compared a row, delta-rs included.
 _RUNNING_BYTES = 230 << 20
@@ -355,7 +359,7 @@ def as_json(found: Verified, *, show_keys: bool) -> dict[str, Any]:
         "reader": found.reader,
         "notes": list(found.notes),
         "reason": found.reason or None,
-        "hint": found.hint or None,
+        "hint": found.hint or (ADVICE if found.verified and not found.equal else None),
         "seconds": found.seconds,
     }
     return {**told, "keys": [list(key) for key in difference.keys]} if show_keys else told

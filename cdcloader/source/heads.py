@@ -49,6 +49,11 @@ class Head:
         """The number of fields."""
         return len(self.columns) or (len(self.rows[0]) if self.rows else 0)
 
+    @property
+    def looks_timed(self) -> bool:
+        """Whether the first of named columns, behind the Op, holds times alone, as DMS's timestamp column does."""
+        return self.time is None and bool(self.columns) and _are_times(self.rows, int(self.op is not None))
+
     def body(self, row: Row) -> Row:
         """A row without what DMS put before it."""
         return tuple(value for place, value in enumerate(row) if place not in (self.op, self.time))

@@ -117,7 +117,8 @@ def _with_key(
     if not gone:
         return replay
     first = min((*late, *replaced), key=lambda file: file.sort_key)
-    reason = f"{_causes(late, replaced)}, and {len(gone)} of the files that were applied after it are gone: {gone[0]}"
+    are = "is" if len(gone) == 1 else "are"
+    reason = f"{_causes(late, replaced)}, and {len(gone)} of the files that were applied after it {are} gone: {gone[0]}"
     hint = f"put them back, or skip this file (`cdcloader resume TABLE --skip {first.name}`), or {_RELOAD_HINT}"
     return Blocked(reason, first, hint)
 

@@ -209,6 +209,11 @@ def _helpers(heads: Sequence[Head], notes: _Notes) -> None:
     for name in sorted(times):
         if name.lower() not in TIMESTAMP_NAMES:
             notes.put("timestamp_column", name, "is it DMS's TimestampColumnName? It is used and dropped")
+    firsts = {head.columns[head.op is not None] for head in heads if head.looks_timed}
+    if len(firsts) == 1 and all(head.looks_timed for head in heads):
+        (first,) = firsts
+        doubt = f"if {first!r} is DMS's TimestampColumnName, `timestamp_column: {first}` uses and drops it"
+        notes.doubts.append(("", doubt))
     names = tuple(dict.fromkeys(name for head in heads for name in head.columns))
     everywhere = [name for name in names if all(name in head.columns for head in heads)]
     sequences = [name for name in everywhere if name.upper() == "AR_H_CHANGE_SEQ"]

@@ -296,3 +296,14 @@ def test_a_damaged_state_file_ends_the_run(make_site):
     assert (done.code, done.stdout) == (2, "")
     assert "state.db" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_load_without_a_row_says_what_is_missing(make_site):
+    """An empty LOAD file tells no columns: the table waits, the message says for what, and `columns` helps."""
+    site = make_site("local")
+    site.put("s/t/LOAD00000001.csv", b"")
+    for columns, code in (({}, 1), ({"id": "long"}, 0)):
+        site.configure([{"source": "s/t", "primary_key": None, "columns": columns}])
+        done = site.run_once()
+        assert done.code == code, done.stderr
+        assert ("nothing tells the columns" in done.stderr) is (code == 1)

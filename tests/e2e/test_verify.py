@@ -31,9 +31,12 @@ def site(make_site):
 
 
 def test_equal_different_and_not_certain(site):
-    """0 for what is equal, 1 for a difference and for what cannot be told; the worst of several tables wins."""
+    """0 for what is equal, 1 for a difference and for what cannot be told; the worst of several tables wins.
+
+    Without a name every table is verified, and a difference comes with what to do.
+    """
     config = ("--config", site.config)
-    done = site.cli("verify", "sales/orders", "sales/lines", *config)
+    done = site.cli("verify", *config)
     assert done.code == 0, done.stderr
     line = r"sales/(orders|lines): equal: 3 rows; 2 raw files with 6 rows, version 1, read by delta-rs, \d+\.\d s"
     assert [bool(re.fullmatch(line, said)) for said in done.stdout.splitlines()] == [True, True]
@@ -44,17 +47,19 @@ def test_equal_different_and_not_certain(site):
     assert done.code == 1
     assert "sales/orders: DIFFERENT: 1 row with other values; 3 rows expected, 3 found" in done.stdout
     assert "columns: name (1)" in done.stdout
+    assert done.stdout.count("reload the table") == 1
     assert "sales/lines: equal" in done.stdout
 
     target.delete("id = 2")
     quick = site.cli("verify", "sales/orders", "--quick", "--json", *config)
     assert (quick.code, quick.tables["sales/orders"]["result"]) == (1, "different")
+    assert "reload the table" in quick.tables["sales/orders"]["hint"]
 
     (site.folder / "raw" / "sales" / "lines" / NAME).unlink()
     done = site.cli("verify", "sales/lines", "sales/orders", "--show-keys", *config)
     assert done.code == 1
     assert (
-        f"sales/lines: cannot be verified: of 1 CDC files that were applied, 1 are gone from raw, such as {NAME}"
+        f"sales/lines: cannot be verified: of the CDC files that were applied (1), 1 is gone from raw, such as {NAME}"
         in (done.stdout)
     )
     assert "lifecycle" in done.stdout
@@ -64,8 +69,12 @@ def test_equal_different_and_not_certain(site):
 
 
 def test_wrong_calls(site):
-    """A table that is not configured, none at all, or one version of two tables, is a wrong call."""
-    for words in (["sales/none"], [], ["sales/orders", "sales/lines", "--table-version", "0"]):
+    """A table that is not configured, or one version of two tables or of all, is a wrong call."""
+    for words in (
+        ["sales/none"],
+        ["--table-version", "0"],
+        ["sales/orders", "sales/lines", "--table-version", "0"],
+    ):
         done = CliRunner().invoke(app, ["verify", *words, "--config", str(site.config)])
         assert done.exit_code != 0, words
         assert isinstance(done.exception, (ConfigError, SystemExit)), words

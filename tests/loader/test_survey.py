@@ -150,6 +150,26 @@ def test_guesses_are_marked_for_review(prefix):
     assert prefix.load().table("shop/log").primary_key is None
 
 
+def test_what_tables_have_in_common_is_marked_too(prefix):
+    """A guess that all tables share is still one to check: in `defaults`, and in the entry of a pattern."""
+    for name in ("orders", "lines"):
+        prefix.table(f"shop/{name}", "inserts", ROWS, [("I", order(31))])
+    assert "  changes_without_op: insert  # review: CDC files have no Op" in prefix.text()
+    for number in range(PATTERN_TABLES):
+        prefix.table(f"crm/t{number}", "sequenced", ROWS, CHANGES)
+    text = prefix.text()
+    assert text.count("source: crm/") == 1
+    assert text.count("# review: used and dropped, unless keep_columns names them") == 1
+
+
+def test_a_column_that_may_be_the_timestamp_column_is_told(prefix):
+    """In CSV nothing but its place tells DMS's column from one of the source, so it is kept until it is named."""
+    settings = DmsSettings(header=True, timestamp_column="committed")
+    prefix.put(load_files(settings, "shop/orders", COLUMNS, [ROWS], at=START))
+    prefix.put(cdc_files(settings, "shop/orders", COLUMNS, [Change("U", order(2), START)], at=START))
+    assert "# review: if 'committed' is DMS's TimestampColumnName, `timestamp_column: committed`" in prefix.text()
+
+
 def test_many_tables_of_one_shape_are_one_entry(prefix):
     """Those with another key stand in `primary_keys`."""
     for number in range(PATTERN_TABLES):

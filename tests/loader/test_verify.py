@@ -426,7 +426,7 @@ def test_a_file_that_was_removed_from_raw_is_no_guess(world):
     for quick in (False, True):
         found = check(world, quick=quick)
         assert not found.verified
-        assert "1 are gone from raw" in found.reason
+        assert "1 is gone from raw" in found.reason
         assert cdc.name in found.reason
         assert "lifecycle" in found.hint
     world.put(cdc.name, content)
