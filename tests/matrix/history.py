@@ -154,7 +154,7 @@ class History:
             "small": chance.randrange(256),
             "big": Decimal(chance.choice((0, 2**63, 2**64 - 1))),
             "clock": f"{chance.randrange(24):02d}:30:00",
-            "late": chance.choice(TEXTS[:4]),
+            "late": chance.choice(self.texts[:4]),
         }
         values = {name: values[name] for name, _ in self.columns if name not in KEY}
         nulls = {name: None for name in values if chance.random() < 0.15}
