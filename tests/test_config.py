@@ -571,6 +571,15 @@ def test_column_rules(tmp_path: Path) -> None:
     assert (config.tables[0].rename, config.tables[0].filter) == ({"a": "b", "b": "a"}, "x > 1")
 
 
+def test_masks_of_one_table_and_of_many(tmp_path: Path) -> None:
+    """What `defaults` or a pattern masks need not be in each table; what an entry of its own masks must be."""
+    mask = {"email": None, "phone": "sha256"}
+    entries = [{"source": source, "primary_key": ["id"], "mask": mask} for source in ("s/t", "s/*")]
+    config = load(tmp_path, defaults={"mask": {"email": "null", "name": "null"}}, tables=entries)
+    assert config.tables[0].own_masks == ("phone",)
+    assert table_of(config.tables[1], "s/x").own_masks == ()
+
+
 def test_partial_rows_need_a_key_and_other_columns(tmp_path: Path) -> None:
     """What has no effect, or none that could be meant, is a fault; a default may be taken back."""
     keep = {"partial_updates": "keep"}

@@ -21,7 +21,8 @@ def config_text(raw: str, lake: str, state: dict[str, str], found: Surveyed) -> 
     """A config that loads these tables; ValueError where there is none that could be loaded."""
     good = [table for table in found.tables if not _bad_name(table)]
     if not good:
-        raise ValueError("no folder holds files that DMS writes")
+        reasons = "".join(f"; {source}: {why}" for source, why in found.unread[:1])
+        raise ValueError(f"no folder holds files that DMS writes{reasons}")
     shared, rest = _shared(good)
     lines = [
         f"# Written by `cdcloader init` from what lies in {_comment(raw)}",
@@ -42,11 +43,7 @@ def config_text(raw: str, lake: str, state: dict[str, str], found: Surveyed) -> 
         else:
             for table in tables:
                 lines += _entry(table, rest[table.source])
-    lines += [
-        f"\n# No entry for {_comment(source)}: no file there has a name of DMS's ({_comment(what)})."
-        " `layout` may describe them."
-        for source, what in found.unread
-    ]
+    lines += [f"\n# No entry for {_comment(source)}: {_comment(why)}." for source, why in found.unread]
     lines += [
         f"\n# No entry for {_comment(table.source)}: {_comment(_bad_name(table))}."
         for table in found.tables

@@ -82,10 +82,12 @@ def _check(text: str) -> None:
 
 def _say(found: Surveyed, output: str) -> None:
     """What comes next, on stderr, because stdout may be the config."""
+    from cdcloader.source.survey import counted
+
     keyless = sum(not table.primary_key for table in found.tables)
-    words = f"{len(found.tables):,} table{'' if len(found.tables) == 1 else 's'} found"
+    words = f"{counted(len(found.tables), 'table')} found"
     words += f", {keyless:,} of them without a key that could be guessed" if keyless else ""
-    words += f"; {len(found.unread):,} folders are not understood" if found.unread else ""
+    words += f"; not understood: {counted(len(found.unread), 'folder')}" if found.unread else ""
     typer.echo(f"cdcloader: {words}", err=True)
     if output != _STDOUT:
         typer.echo(f"cdcloader: {output} is written; check what is marked review, then: cdcloader run --once", err=True)

@@ -55,4 +55,6 @@ def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
     find_clashes(merged, faults)
     if config is None or faults.messages:
         raise faults.error(str(path))
-    return Config.model_construct(**{name: getattr(config, name) for name in Config.model_fields})
+    values = {name: getattr(config, name) for name in Config.model_fields}
+    values["tables"] = tuple(table.sharing(config.defaults.mask) for table in config.tables)
+    return Config.model_construct(**values)

@@ -15,7 +15,7 @@ def table_of(entry: Table, source: str) -> Table:
     """The table with the entry's keys; ValueError when the folder's name makes no target."""
     target = source if entry.target == entry.source else filled(entry.target, source)
     own = {"source": source, "target": target_name(target), "primary_key": key_of(entry, source)}
-    return entry.model_copy(update={**own, "exclude": (), "primary_keys": {}})
+    return entry.model_copy(update={**own, "exclude": (), "primary_keys": {}}).sharing(entry.mask)
 
 
 def key_of(entry: Table, source: str) -> tuple[str, ...] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -319,11 +320,23 @@ class Table(TableDefaults):
     primary_key: Key
     exclude: Names = ()
     primary_keys: dict[Name, Key] = {}
+    _shared_masks: frozenset[str] = frozenset()
 
     @property
     def is_pattern(self) -> bool:
         """Whether the source stands for many."""
         return is_pattern(self.source)
+
+    @property
+    def own_masks(self) -> tuple[str, ...]:
+        """The columns under `mask` that are meant for this table alone, so that it must have them."""
+        return tuple(name for name in self.mask if name not in self._shared_masks)
+
+    def sharing(self, masks: Iterable[str]) -> Self:
+        """The same table with masks that are meant for many tables, of which not each has the column."""
+        table = self.model_copy()
+        table._shared_masks = frozenset(masks)  # noqa: SLF001 (the copy's own)
+        return table
 
     @checks("target")
     @classmethod

@@ -80,10 +80,12 @@ def rules_of(table: Table, where: str | None = None) -> Rules:
         where=where,
         key=table.primary_key or (),
         timestamps=table.timestamps,
+        rename=table.rename,
         cast=table.cast,
         filter=parse(table.filter, f"{where}.filter") if table.filter else None,
         derive={name: parse(sql, f"{where}.derive.{name}") for name, sql in table.derive.items()},
         mask=table.mask,
+        must_mask=table.own_masks,
         drop=table.drop,
     )
 

@@ -13,7 +13,7 @@ from cdcloader.objects import ObjectInfo, Objects
 from cdcloader.source.heads import HEAD_BYTES, Head, csv_head, json_head, parquet_head
 from cdcloader.source.names import Kind, RawFile, is_table_folder
 from cdcloader.source.parquet_layout import UNREADABLE
-from cdcloader.source.survey import Found, Listed, hours_off, listed, understood
+from cdcloader.source.survey import Found, Listed, counted, hours_off, listed, understood
 
 _AT_ONCE = 16
 _PAGE = 1_000
@@ -23,7 +23,7 @@ _NAMED_MAX = 3
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """The tables under a prefix, in order; `unread` are folders whose files have names that DMS does not write.
+    """The tables under a prefix, in order; `unread` are folders that are none, each with the reason.
 
     `cdc_paths` are the folders of transaction files, `hours_off` is how far the names' clock is ahead of UTC.
     """
@@ -45,11 +45,10 @@ def survey(raw: Objects) -> Surveyed:
         alone = [schema for schema, names in below.items() if not names]
         wanted = [f"{schema}/{name}" for schema, names in below.items() for name in names if is_table_folder(name)]
         listings = list(pool.map(lambda path: _listed(raw, path), [*wanted, *alone]))
-        tables = [each for each in listings if each.files and "/" in each.source]
+        tables = [each for each in listings if each.files and "/" in each.source and not each.deeper]
         found = list(pool.map(lambda each: _understood(raw, each), tables))
-    unread = tuple(
-        (each.source, _strange(each)) for each in listings if not each.files and not each.transactions and each.strange
-    )
+    others = [each for each in listings if each.deeper or not (each.files or each.transactions)]
+    unread = tuple((each.source, _why_unread(each)) for each in others if each.deeper or each.strange)
     paths = tuple(each.source for each in listings if each.transactions and not each.files)
     return Surveyed(tuple(found), unread, paths, hours_off(file for each in tables for file in each.files))
 
@@ -94,6 +93,12 @@ def _head(raw: Objects, file: RawFile) -> Head | None:
     return csv_head(content, gzip=file.gzip, whole=whole, cdc=file.kind is Kind.CDC)
 
 
-def _strange(listing: Listed) -> str:
+def _why_unread(listing: Listed) -> str:
+    if listing.deeper:
+        return (
+            f"its files lie in folders, such as {listing.deeper}; if these are tables, give as RAW the folder above "
+            "<schema>/<table>/; if not, `layout` may describe the files"
+        )
     names: Sequence[str] = listing.strange[:_NAMED_MAX]
-    return f"{len(listing.strange):,} files, such as {', '.join(names)}"
+    files = f"{counted(len(listing.strange), 'file')}, such as {', '.join(names)}"
+    return f"no file there has a name of DMS's ({files}); `layout` may describe them"

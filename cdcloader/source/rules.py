@@ -7,6 +7,7 @@ so that no value of it fails a rule.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -37,16 +38,18 @@ _ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 class Rules:
     """The rules of one table; columns go by the names that they have after `rename`.
 
-    `where` is their place in the config, for messages.
+    `where` is their place in the config, for messages. `must_mask` are those under `mask` that the source must have.
     """
 
     where: str
     key: tuple[str, ...] = ()
     timestamps: str = "utc"
+    rename: Mapping[str, str] = field(default_factory=dict)
     cast: Mapping[str, str] = field(default_factory=dict)
     filter: Expression | None = None
     derive: Mapping[str, Expression] = field(default_factory=dict)
     mask: Mapping[str, str] = field(default_factory=dict)
+    must_mask: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
     def over(self, source: Schema, files: str) -> RuledColumns:
@@ -68,6 +71,7 @@ class Rules:
                     hint="give the derived column another name, or rename the source's",
                 )
         columns = names | {name.lower(): name for name in derived}
+        self._check_masked(columns, files)
         masks = {columns[name.lower()]: way for name, way in self.mask.items() if name.lower() in columns}
         self._check_key(dropped, masks)
         made = (*cast, *(Field(name, kind) for name, kind in derived.items()))
@@ -89,7 +93,21 @@ class Rules:
         """The rules for columns that are not among `columns`, as `mask.email`."""
         names = {column.name.lower() for column in columns} | {name.lower() for name in self.derive}
         ruled = (("cast", self.cast), ("mask", self.mask), ("drop", self.drop))
-        return tuple(f"{rule}.{name}" for rule, each in ruled for name in each if name.lower() not in names)
+        renamed = tuple(f"rename.{old}" for old, name in self.rename.items() if name.lower() not in names)
+        return renamed + tuple(f"{rule}.{name}" for rule, each in ruled for name in each if name.lower() not in names)
+
+    def _check_masked(self, columns: Mapping[str, str], files: str) -> None:
+        """A misspelt mask would publish what it should hide; `columns` by their names in lower case."""
+        for name in self.must_mask:
+            if name.lower() in columns:
+                continue
+            near = difflib.get_close_matches(name.lower(), columns, 1)
+            raise TableError(
+                f"mask names {name!r}, which is no column of {files}; the columns are {', '.join(columns.values())}",
+                where=f"{self.where}.mask.{name}",
+                hint=("did you mean " + repr(columns[near[0]]) + "? " if near else "correct the name; ")
+                + "a column that is yet to come is masked under `defaults`",
+            )
 
     def _check_cast(self, name: str, have: str, want: str, files: str) -> None:
         where = f"{self.where}.cast.{name}"

@@ -14,7 +14,7 @@ from cdcloader.source.heads import Head, Row
 from cdcloader.source.inference import infer
 from cdcloader.source.key_guess import Guess, guess_key
 from cdcloader.source.layouts import PLAIN
-from cdcloader.source.names import Kind, RawFile, named_transactions
+from cdcloader.source.names import Kind, RawFile, base_of, is_table_folder, named, named_transactions
 from cdcloader.source.row_format import TIMESTAMP_NAMES, is_rule_added
 from cdcloader.source.versions import is_later, looks_like_version
 
@@ -44,6 +44,18 @@ class Listed:
         changes = sorted((f for f in self.files if f.kind is Kind.CDC and f.size), key=lambda file: file.sort_key)
         recent = changes[-_SAMPLED_CDC:]
         return [*loads[:1], *([max(recent, key=lambda file: file.size)] if recent else [])]
+
+    @property
+    def deeper(self) -> str:
+        """A file that tells that this folder is no table but holds some; "" where none does.
+
+        To LOAD files alone the folders of tables are as those of partitions. CDC files are never in such, and somebody
+        who moves some aside leaves others in the table's own folder.
+        """
+        if any(file.kind is Kind.CDC or (file.kind is Kind.LOAD and not _is_in_part(file)) for file in self.files):
+            return ""
+        controls = (file.name for file in self.files if not all(map(is_table_folder, file.folder.split("/")[:-1])))
+        return next((name for name in (*self.strange, *controls) if _is_below(name)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,7 @@ def understood(listing: Listed, heads: Sequence[tuple[RawFile, Head]], troubles:
     ]
     table = listing.source.rpartition("/")[2]
     pick = [[row[place] for place in kept] for row in rows]
+    _parts(listing.files, notes)
     guess = guess_key(table, [names[place] for place in kept], pick, [[row[p] for p in kept] for row in partial])
     if not names:
         guess = Guess((), "no row was seen")
@@ -153,6 +166,30 @@ def hours_off(files: Iterable[RawFile]) -> float:
     quarters, count = offs.most_common(1)[0]
     told = count >= _ZONE_FILES and 10 * count >= 9 * offs.total() and 2 <= abs(quarters) <= 56
     return quarters / 4 if told else 0.0
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun, in the plural where that is due."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _is_in_part(file: RawFile) -> bool:
+    """Whether a LOAD file is in the folder of a partition or segment."""
+    return "/" in file.group
+
+
+def _is_below(name: str) -> bool:
+    """Whether a file with a name of DMS's is in a folder, and in none that is hidden."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    found = None if hidden or "/" not in name else named(base_of(name))
+    return found is not None and found.kind is not Kind.MARKER
+
+
+def _parts(files: Iterable[RawFile], notes: _Notes) -> None:
+    found = [file for file in files if file.kind is not Kind.MARKER]
+    if found and all(map(_is_in_part, found)):
+        doubt = f"is {found[0].folder} a part of this table? Were it a table, RAW would be the folder above its schema"
+        notes.doubts.append(("", doubt))
 
 
 def _csv(heads: Sequence[Head], notes: _Notes) -> None:
@@ -236,4 +273,4 @@ def _seen(listing: Listed, rows: int) -> str:
     folders = sorted({file.folder for file in listing.files if file.folder})
     where = f", in folders such as {folders[0]}" if folders else ""
     files = f"file{'' if kinds.total() == 1 else 's'} ({', '.join(formats)})"
-    return f"{many}{' and '.join(counts)} {files}{where}; {rows:,} rows looked at"
+    return f"{many}{' and '.join(counts)} {files}{where}; {counted(rows, 'row')} looked at"

@@ -42,13 +42,16 @@ def test_init_overwrites_only_by_force(make_site, parquet):
 
 
 def test_init_says_what_is_wrong(make_site, parquet):
-    """Nothing there, one folder too deep, a lake inside raw: exit code 2 and no file."""
+    """Nothing there, one folder too deep or too high, a lake inside raw: exit code 2 and no file."""
     site = make_site("local")
     nothing = site.cli("init", site.raw)
     assert (nothing.code, "RAW is the folder above the schemas" in nothing.stderr) == (2, True)
     site.put("a/b/LOAD00000001.parquet", parquet({"id": [1]}))
     deep = site.cli("init", f"{site.raw}/a")
     assert (deep.code, "RAW is the folder above the schemas" in deep.stderr) == (2, True)
+    site.put("above/crm/sales/orders/20260901-100500000.csv", b"Op,id\nI,1\n")
+    high = site.cli("init", f"{site.raw}/above")
+    assert (high.code, "crm/sales: its files lie in folders, such as orders/20260901" in high.stderr) == (2, True)
     inside = site.cli("init", site.raw, "--lake", f"{site.raw}/lake")
     assert (inside.code, "lies inside raw" in inside.stderr) == (2, True)
     assert site.cli("init", "ftp://x").code == 2

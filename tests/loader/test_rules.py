@@ -368,6 +368,38 @@ def test_rules_that_cannot_be(make_world, rules, message):
     assert world.batches == []
 
 
+def test_a_misspelt_mask_publishes_nothing(make_world):
+    """A mask of the table's own without a column stops it and names the nearest, in loads and in changes."""
+    world = ruled(make_world(columns=COLUMNS), mask={"EMIAL": "null"})
+    world.load([row(1)])
+    world.later(600)
+    with pytest.raises(TableError) as caught:
+        world.run()
+    assert "'EMIAL'" in caught.value.what
+    assert "the columns are id, status, created_at, email, amount" in caught.value.what
+    assert caught.value.where == "tables[s/t].mask.EMIAL"
+    assert "did you mean 'email'?" in caught.value.hint
+    assert world.batches == []
+    loaded(ruled(world, mask={"EMAIL": "null"}), [row(1)])
+    ruled(world, mask={"EMAIL": "null", "telephone": "sha256"})
+    world.cdc([("I", row(2))])
+    world.later()
+    with pytest.raises(TableError, match="'telephone'"):
+        world.run()
+    assert [each["email"] for each in dicts(world)] == [None]
+
+
+def test_rules_without_a_column_are_told(make_world):
+    """Rules that are shared by many tables, and renames, draw a warning where the source has no such column."""
+    rules = {"mask": {"phone": "null"}, "rename": {"NOPE": "b", "status": "state"}, "cast": {"n": "long"}}
+    world = ruled(make_world(columns=COLUMNS), drop=["x"], **rules)
+    world.table = world.table.sharing(["phone"])
+    with capture_logs() as lines:
+        loaded(world, [row(1)])
+    told = [line["columns"] for line in lines if line["event"].startswith("column rules name columns")]
+    assert told == [["rename.NOPE", "cast.n", "mask.phone", "drop.x"]]
+
+
 def test_an_expression_that_fails_for_all_rows_stops_the_table(make_world):
     """What fails for a thousand rows is no matter of values: the table stops, and none of them is quarantined."""
     world = ruled(make_world(columns=COLUMNS), derive={"n": "CAST(status AS BIGINT)"})
@@ -417,7 +449,9 @@ def test_a_type_grows_under_rules(make_world):
 
 def test_a_column_that_comes_under_rules(make_world):
     """A new column of the source is added to a table with rules, and may be used by them from then on."""
-    world = loaded(ruled(make_world(columns=COLUMNS), mask={"phone": "sha256"}, drop=["internal"]), [row(1)])
+    world = ruled(make_world(columns=COLUMNS), mask={"phone": "sha256"}, drop=["internal"])
+    world.table = world.table.sharing(["phone"])
+    loaded(world, [row(1)])
     world.columns = (*COLUMNS, ("phone", "string"), ("internal", "string"))
     applied(world, [("I", {**row(2), "phone": "1", "internal": "x"})])
     first, second = dicts(world)

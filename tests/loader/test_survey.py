@@ -219,13 +219,46 @@ def test_folders_that_are_not_understood_are_named(prefix):
     write_file(prefix.raw / "s" / "broken", "LOAD00000001.parquet", b"no parquet")
     write_file(prefix.raw / "s" / "empty", "LOAD00000001.csv", b"")
     text = prefix.text()
-    assert "# No entry for s/odd: no file there has a name of DMS's (1 files, such as part-0001.parquet)" in text
+    assert (
+        "# No entry for s/odd: no file there has a name of DMS's (1 file, such as part-0001.parquet); `layout` may"
+        in text
+    )
     assert "# No entry for s/%20" in text
     assert "# No entry for s/${HOME}" in text
     assert "LOAD00000001.parquet could not be read" in text
     file = prefix.root / "c.yaml"
     file.write_text(text)
     assert [table.source for table in load_config(file, {}).tables] == ["s/broken", "s/empty"]
+
+
+@pytest.mark.parametrize("above", ["crm", "company/crm"])
+def test_a_prefix_that_is_too_high_is_refused(prefix, above):
+    """The folders of tables are never taken for parts of one table: the folder above them gets no entry."""
+    prefix.table(f"{above}/sales/orders", "dates")
+    prefix.table(f"{above}/sales/lines", "parquet_plain")
+    with pytest.raises(ValueError, match="give as RAW the folder above <schema>/<table>/"):
+        prefix.text()
+    prefix.table("hr/staff", "segments")
+    prefix.table("hr/archived", "parquet_plain")
+    prefix.put(cdc_files(DmsSettings(), "hr/archived/old", COLUMNS, [Change("U", order(2), START)], at=START))
+    text = prefix.text()
+    assert text.count("source: ") == 2
+    folder = "crm/sales" if above == "crm" else "company/crm"
+    assert f"# No entry for {folder}: its files lie in folders, such as " in text
+    assert "part of this table?" not in text
+
+
+def test_loads_alone_may_be_of_tables_or_of_parts(prefix):
+    """LOAD files in folders, and nothing else, draw a doubt; a control table of DMS's beside them tells."""
+    prefix.table("crm/sales/orders", "parquet_plain", ROWS[:1], [])
+    text = prefix.text()
+    assert "1 LOAD file (parquet), in folders such as orders/; 1 row looked at" in text
+    assert (
+        "# review: is orders/ a part of this table? Were it a table, RAW would be the folder above its schema" in text
+    )
+    prefix.table("crm/sales/awsdms_status", "parquet_plain", ROWS[:1], [])
+    with pytest.raises(ValueError, match="awsdms_status/LOAD00000001"):
+        prefix.text()
 
 
 def test_names_that_look_like_patterns_are_names(prefix):
