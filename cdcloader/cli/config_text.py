@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cdcloader.config.models import target_name
+from cdcloader.config.values import target_name
 from cdcloader.loader.survey import Surveyed
 from cdcloader.source.survey import Found
 

@@ -12,7 +12,7 @@ import typer
 from cdcloader import logs
 from cdcloader.cli.app import CONFIG_VARIABLE, DEFAULT_CONFIG, app
 from cdcloader.config import load_config
-from cdcloader.config.models import place
+from cdcloader.config.values import place
 from cdcloader.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cdcloader.config.faults import Faults
-from cdcloader.config.models import place, table_name
 from cdcloader.config.patterns import is_pattern
+from cdcloader.config.values import place, table_name
 
 
 def find_clashes(merged: dict[str, Any], faults: Faults) -> None:

@@ -11,7 +11,8 @@ import yaml
 
 from cdcloader.config.faults import Faults, Location, models_in
 from cdcloader.config.file import composed, constructed
-from cdcloader.config.models import Config, Model, TableDefaults, shown
+from cdcloader.config.models import Config, Model, TableDefaults
+from cdcloader.config.values import shown
 
 PREFIX = "CDCLOADER_"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-[^{}]*)?\}")

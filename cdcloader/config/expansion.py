@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cdcloader.config.models import Table, target_name
+from cdcloader.config.models import Table
 from cdcloader.config.patterns import filled, matches, matches_table
+from cdcloader.config.values import target_name
 
 
 def wants(entry: Table, source: str) -> bool:

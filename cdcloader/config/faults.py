@@ -8,7 +8,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cdcloader.config.models import FileConfig, Model, shown
+from cdcloader.config.models import FileConfig, Model
+from cdcloader.config.values import shown
 from cdcloader.errors import ConfigError
 
 Location = tuple[str | int, ...]

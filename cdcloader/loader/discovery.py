@@ -11,8 +11,8 @@ import structlog
 
 from cdcloader.config import Config, Table
 from cdcloader.config.expansion import table_of, wants
-from cdcloader.config.models import table_name
 from cdcloader.config.patterns import is_pattern, matches
+from cdcloader.config.values import table_name
 from cdcloader.errors import CdcloaderError, TableError, TransientError, Treatment, treatment
 from cdcloader.objects import Objects
 from cdcloader.source.names import is_table_folder
